@@ -10,7 +10,7 @@ use aurora_runtime::job::Recompute;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use data::{Data, ExperimentArgument, PathArguments, Sought};
+pub use data::{Data, ExperimentArgument, PathArguments, Shown, Sought};
 
 const AFTER: &str = "\
 Exit codes: 0 done · 1 error in the spec, the lock or a result · 2 error in the command line · 3 bug in Aurora · \

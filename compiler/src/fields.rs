@@ -438,6 +438,9 @@ pub struct EvalSet {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExpectFields {
+    /// The result shows its name and text.
+    pub name: String,
+    pub text: String,
     pub left: Term,
     pub relation: crate::spec::Relation,
     pub right: Term,
@@ -481,6 +484,8 @@ pub enum Term {
 #[serde(deny_unknown_fields)]
 pub struct ReportFields {
     pub experiment: String,
+    /// The names of all other nodes, in the order of the graph: the page shows them.
+    pub nodes: Vec<String>,
 }
 
 impl ModelFields {

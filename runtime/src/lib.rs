@@ -24,6 +24,7 @@ pub mod bisect;
 pub mod checkpoint;
 pub mod compare;
 pub mod data;
+pub mod data_counts;
 pub mod engine;
 pub mod errors;
 mod guard;

@@ -278,15 +278,14 @@ class Project:
         """The results in the lock, by node."""
         return self.lock()["result"]
 
-    def finish(self, expected, what, besides=()):
-        """Runs to the end without an attack: the results are those of a run that nothing disturbed, and the store is whole.
-        Results of nodes in `besides` may differ."""
+    def finish(self, expected, what):
+        """Runs to the end without an attack: the results are those of a run that nothing disturbed, and the store is whole."""
         ended = self.run_spec()
         if ended.code != 0:
             self.findings.add("wrong", f"after {what}, a run ends with {ended.code}: {ended.err[-600:]}")
             return
         found = self.results()
-        differing = [name for name in expected if found.get(name) != expected[name] and name not in besides]
+        differing = [name for name in expected if found.get(name) != expected[name]]
         if differing or set(found) != set(expected):
             self.findings.add("wrong", f"after {what}, results differ: {differing}")
         verified = self.run("verify")

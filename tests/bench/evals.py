@@ -49,10 +49,8 @@ model smollm2 {{
 }}
 
 corpus nothing {{
-  language        = en
-  from            = [jsonl(questions, field = "q")]
-  language_filter = false
-  minimum         = 0 characters
+  language = en
+  from     = [jsonl(questions, field = "q")]
 }}
 
 mixture all {{ nothing from [nothing] weight 100% }}

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use aurora_compiler::fields::ExtractFields;
-use aurora_runtime::data::extract::extract;
+use aurora_runtime::data::extract::{ExtractLimits, extract};
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::source::archive::InputFile;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -20,10 +20,7 @@ fn folder() -> &'static Utf8Path {
 pub fn file(name: &str, bytes: &[u8]) -> InputFile {
     let path = folder().join(name);
     std::fs::write(&path, bytes).expect("written");
-    InputFile {
-        name: name.to_owned(),
-        path,
-    }
+    InputFile::new(name.to_owned(), path)
 }
 
 /// Extracts documents from a file; `format` is the JSON of the format's fields.
@@ -33,5 +30,6 @@ pub fn documents(input: InputFile, format: &str) {
     let out = folder().join("out");
     drop(std::fs::remove_dir_all(&out));
     std::fs::create_dir(&out).expect("created");
-    drop(extract(&fields, &[input], None, &out, ProgressReporter::none()));
+    let limits = ExtractLimits::default();
+    drop(extract(&fields, &[input], None, limits, &out, ProgressReporter::none()));
 }

@@ -6,6 +6,33 @@ use super::VariantSelection;
 
 #[derive(Debug, Subcommand)]
 pub enum Data {
+    /// Print what became of every row of the sources: read, kept, dropped by reason, with the first places.
+    ///
+    /// The counts are those of results in the store: `aurora run` makes them.
+    #[command(after_help = "\
+Examples:  aurora data stats specs/demo.aur
+           aurora data stats lockfiles/demo.lock --json")]
+    Stats {
+        #[command(flatten)]
+        of: ExperimentArgument,
+    },
+    /// Print documents of a corpus, as training reads them.
+    ///
+    /// With --json one object per line: `id`, `source`, `split`, `text`. A document that a step of `prepare` dropped is shown as it
+    /// was before that step.
+    #[command(after_help = "\
+Examples:  aurora data show specs/demo.aur english --sample 3
+           aurora data show specs/demo.aur english --document usr/share/man/man2/open.2
+           aurora data show specs/demo.aur english --dropped duplicate --json")]
+    Show {
+        #[command(flatten)]
+        of: ExperimentArgument,
+        /// The name of a `corpus` block.
+        #[arg(value_name = "CORPUS")]
+        corpus: String,
+        #[command(flatten)]
+        which: Shown,
+    },
     /// Print the documents that a training step reads, with source, licence and token spans.
     ///
     /// They are computed from the data order: the step need not have run. A step is that of the stage, counted from 1, as in
@@ -47,6 +74,21 @@ Examples:  aurora data where specs/demo.aur --document english.txt#17
         #[arg(long)]
         steps: bool,
     },
+}
+
+/// Which documents `aurora data show` prints.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub struct Shown {
+    /// N documents at equal distances [default: 5].
+    #[arg(long, value_name = "N")]
+    pub sample: Option<usize>,
+    /// The document with this id.
+    #[arg(long, value_name = "ID")]
+    pub document: Option<String>,
+    /// What `prepare` dropped for this reason, such as `duplicate`.
+    #[arg(long, value_name = "REASON")]
+    pub dropped: Option<String>,
 }
 
 /// What `aurora data where` looks for.

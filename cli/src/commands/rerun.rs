@@ -399,6 +399,7 @@ fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins:
                 .collect(),
             bytes: pin.bytes,
             content: pin.content.clone(),
+            skipped: 0,
         };
         publish_source(to, experiment, keyed, id, &fetched)?;
     }

@@ -3,6 +3,7 @@
 use aurora_compiler::graph::{NodeId, lower};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::lock::Lock;
+use aurora_runtime::data_counts::CorpusCounts;
 use aurora_runtime::engine::Outcome;
 use aurora_runtime::errors::FileError;
 use aurora_runtime::pin::from_lock;
@@ -161,6 +162,7 @@ impl Finished<'_> {
                 "built": names(built),
                 "reused": names(reused),
                 "gates": gates,
+                "data": self.story.corpora,
                 "evals": self.story.evals,
                 "noise": self.story.uncertainty,
                 "results": self.lock.result,
@@ -168,6 +170,9 @@ impl Finished<'_> {
                 "report": self.report,
             }))?;
             return Ok(());
+        }
+        for line in self.story.corpora.iter().flat_map(CorpusCounts::lines) {
+            outln!("{line}")?;
         }
         out_text(&output::table(&self.story.table()))?;
         for gate in gates {

@@ -20,6 +20,7 @@ source english { from = "file:data/english.txt" }
 source items {
   from    = "file:data/items.jsonl"
   at_most = 1 GiB
+  malformed = 5%
 }
 
 corpus en {
@@ -32,6 +33,7 @@ corpus en {
 corpus fi {
   language = fi
   from     = [text(english, by_line = true)]
+  prepare  = [minimum(20 characters)]
   held_out = 10%
 }
 

@@ -159,7 +159,7 @@ fn only_answers_are_trained_on() {
         .collect();
     project.write("data/pairs.jsonl", &pairs);
     let instructions = "source pairs { from = \"file:data/pairs.jsonl\" }\n\
-        corpus instructions {\n  language = en\n  language_filter = false\n  \
+        corpus instructions {\n  language = en\n  \
         from = [pairs(pairs, prompt = \"{ask}\\n\", answer = \"{say}\")]\n}\n\nmixture cat {";
     project.edit("mixture cat {", instructions);
     project.edit("  fi from [fi] weight 60%", "  asks from [instructions] weight 60%");

@@ -12,6 +12,7 @@ mod damage;
 mod data_order;
 mod devices;
 mod difference;
+mod documents;
 #[path = "../../../runtime/train/tests/double/build.rs"]
 mod double;
 mod failing_calls;

@@ -11,7 +11,12 @@ use crate::views;
 /// The nodes that replace those of the graph if only these fields of the spec, `(block, field)`, have changed since it
 /// was lowered. None if inputs may have changed too.
 pub fn changed_nodes(spec: &Spec, graph: &Graph, changed: &[(BlockId, String)]) -> Option<Vec<(NodeId, Node)>> {
-    let mut nodes = vec![(graph.find("report")?, report_node(spec))];
+    let report = graph.find("report")?;
+    let names = graph
+        .ids()
+        .filter(|id| *id != report)
+        .map(|id| graph.node(id).name().to_owned());
+    let mut nodes = vec![(report, report_node(spec, names.collect()))];
     let experiment = checked(views::experiment(spec));
     let mut orders: Vec<&BlockId> = Vec::new();
     let mut trained: Vec<&BlockId> = Vec::new();

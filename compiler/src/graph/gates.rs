@@ -21,6 +21,8 @@ impl Lowering<'_> {
         let left = self.term(&gate.left, &mut inputs);
         let right = self.term(&gate.right, &mut inputs);
         let fields = ExpectFields {
+            name: id.name.clone(),
+            text: gate.text.clone(),
             left,
             relation: gate.relation,
             right,

@@ -465,6 +465,11 @@ impl<'a> Lowering<'a> {
             is_shown.then(|| input(Role::Reported(kind), id))
         };
         let reported = self.graph.ids().filter_map(reported).collect();
-        self.graph.add(report_node(self.spec), reported);
+        let names = self
+            .graph
+            .ids()
+            .map(|id| self.graph.node(id).name().to_owned())
+            .collect();
+        self.graph.add(report_node(self.spec, names), reported);
     }
 }

@@ -132,9 +132,10 @@ pub(super) fn segment_nodes(
     stage.checkpoints().into_iter().map(node).collect()
 }
 
-pub(super) fn report_node(spec: &Spec) -> Node {
+pub(super) fn report_node(spec: &Spec, nodes: Vec<String>) -> Node {
     let fields = ReportFields {
         experiment: spec.name.clone(),
+        nodes,
     };
     Node::new(NodeOrigin::Report, Work::Report(fields), SpecValues::default())
 }

@@ -139,6 +139,23 @@ pub fn sniff(first_bytes: &[u8], declared: Option<Encoding>) -> Result<(Encoding
         })
 }
 
+/// The encoding of a text that has no byte-order mark and cannot be UTF-8: UTF-16 of mostly Latin letters, of which every
+/// other byte is zero. `first_bytes` are its beginning.
+pub fn unmarked(first_bytes: &[u8]) -> Option<Encoding> {
+    /// Bytes that are looked at, and the fewest that can show it.
+    const SEEN: usize = 512;
+    const LEAST: usize = 8;
+    let units: Vec<&[u8]> = first_bytes[..first_bytes.len().min(SEEN)].chunks_exact(2).collect();
+    let zeros = |at: usize| units.iter().filter(|unit| unit[at] == 0).count();
+    let (high, low) = (zeros(1), zeros(0));
+    let most = |zeros: usize| 10 * zeros >= 9 * units.len();
+    match 2 * units.len() >= LEAST {
+        true if most(high) && low == 0 => Some(Encoding::Utf16Le),
+        true if most(low) && high == 0 => Some(Encoding::Utf16Be),
+        _ => None,
+    }
+}
+
 /// Bytes as text, and how many invalid sequences became U+FFFD. Valid bytes are not copied.
 pub fn decode_utf8(bytes: Vec<u8>) -> (String, u64) {
     let bytes = match String::from_utf8(bytes) {

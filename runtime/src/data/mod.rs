@@ -24,8 +24,8 @@ mod table;
 pub mod template;
 pub mod tokenizer;
 pub mod tokens;
-pub mod whitespace;
 pub mod uses;
+pub mod whitespace;
 
 use std::io;
 

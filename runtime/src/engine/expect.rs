@@ -1,7 +1,7 @@
 //! Gates: compares metrics of evals into `gate.json`.
 
 use aurora_compiler::fields::ExpectFields;
-use aurora_compiler::graph::{NodeId, NodeOrigin, Role};
+use aurora_compiler::graph::{NodeId, Role};
 use camino::Utf8Path;
 
 use crate::errors::FileError;
@@ -23,13 +23,9 @@ pub(super) fn build(
         .into_iter()
         .map(|input| results.scored(input));
     let evals = evals.collect::<Result<Vec<_>, _>>()?;
-    let node = results.node(id);
-    let NodeOrigin::Expect { gate } = &node.origin else {
-        return Err(results.fail(id, "it is not a gate"));
-    };
     let gate = GateResult {
-        name: gate.clone(),
-        text: node.spec_values.values().next().cloned().unwrap_or_default(),
+        name: fields.name.clone(),
+        text: fields.text.clone(),
         found: judge(fields, &evals).map_err(|error| results.fail(id, error))?,
     };
     let text = serde_json::to_string(&gate).map_err(|error| results.fail(id, error))?;

@@ -6,6 +6,7 @@ use aurora_compiler::graph::NodeKind;
 use aurora_compiler::spec::Better;
 use serde::{Deserialize, Serialize};
 
+use crate::data_counts::CorpusCounts;
 use crate::job::{Measure, PerplexityScore};
 use crate::judge::JudgeReport;
 use crate::statistics::{GateResult, Interval, Tested};
@@ -17,8 +18,8 @@ pub struct ReportContent {
     /// In the order of training.
     pub stages: Vec<StageReport>,
     pub evals: Vec<EvalReport>,
-    /// What extraction and filtering kept and dropped, by corpus, as the filter reported it.
-    pub corpora: BTreeMap<String, serde_json::Value>,
+    /// What extraction and preparation kept, dropped and changed.
+    pub corpora: Vec<CorpusCounts>,
     pub gates: Vec<GateResult>,
     /// The uncertainty of the scores.
     #[serde(rename = "noise")]

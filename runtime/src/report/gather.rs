@@ -10,6 +10,7 @@ use super::examples;
 use super::uncertainty::{CheckpointScore, StageEnds};
 use crate::checkpoint::STEP_LOG;
 use crate::data::order::{Order, OrderSizes};
+use crate::data_counts::data_counts;
 use crate::job::StepLogLine;
 use crate::results::{ResultError, Results};
 
@@ -29,7 +30,7 @@ pub(super) fn gather(results: &Results<'_>, report: NodeId) -> Result<ReportCont
         parameters: 0,
         stages: Vec::new(),
         evals: Vec::new(),
-        corpora: BTreeMap::new(),
+        corpora: data_counts(results)?,
         gates: Vec::new(),
         uncertainty: Uncertainty::default(),
         lineage: lineage(results, report),
@@ -39,11 +40,6 @@ pub(super) fn gather(results: &Results<'_>, report: NodeId) -> Result<ReportCont
         scores.sort_by_key(|score| score.point.tokens);
         story.uncertainty.add_eval(&name, &mut scores, &checkpoints.stages);
         story.evals.push(eval(results, name, scores)?);
-    }
-    for id in graph.ids() {
-        if let NodeOrigin::Filter { corpus } = &graph.node(id).origin {
-            story.corpora.insert(corpus.clone(), results.json(id, "report.json")?);
-        }
     }
     for id in of_kind(graph, NodeKind::Expect) {
         story.gates.push(results.json(id, "gate.json")?);

@@ -264,48 +264,47 @@ fn ledger(stage: &StageReport) -> Markup {
     }
 }
 
+/// Every row of every source: what became of it, and what the corpus dropped and changed after that.
 fn corpora(story: &ReportContent) -> Markup {
-    let mut columns: Vec<String> = Vec::new();
-    let mut rows: Vec<(&String, Vec<(String, String)>)> = Vec::new();
-    for (name, report) in &story.corpora {
-        let mut cells = Vec::new();
-        flatten("", report, &mut cells);
-        for (column, _) in &cells {
-            if !columns.contains(column) {
-                columns.push(column.clone());
-            }
-        }
-        rows.push((name, cells));
-    }
+    let counts = |counts: &mut dyn Iterator<Item = (&String, u64)>| by_reason(counts);
     html! {
         div class="wide" { table {
-            tr { th { "corpus" } @for column in &columns { th { (column) } } }
-            @for (name, cells) in &rows {
+            tr { th { "corpus" } th { "source" } th { "rows" } th { "documents" } th { "bytes" } th { "dropped and changed" } }
+            @for corpus in &story.corpora {
+                @for source in &corpus.sources {
+                    tr {
+                        td { (corpus.corpus) }
+                        td { (source.source) }
+                        td { (source.read) }
+                        td { (source.kept) }
+                        td { (source.bytes) }
+                        td {
+                            (counts(&mut source.dropped.iter().map(|(reason, count)| (reason, *count))))
+                            @if source.invalid_text > 0 { " " (source.invalid_text) " with U+FFFD for invalid text" }
+                            @for first in &source.first { br; (first) }
+                        }
+                    }
+                }
+                @let prepared = &corpus.prepared;
                 tr {
-                    td { (name) }
-                    @for column in &columns {
-                        td { @if let Some((_, value)) = cells.iter().find(|(known, _)| known == column) { (value) } }
+                    td { (corpus.corpus) }
+                    td { "after prepare" }
+                    td { (prepared.read.documents) }
+                    td { (prepared.train.documents + prepared.held_out.documents) " (" (prepared.held_out.documents) " held out)" }
+                    td { (prepared.train.bytes + prepared.held_out.bytes) }
+                    td {
+                        (counts(&mut prepared.dropped.iter().map(|(reason, count)| (reason, count.documents))))
+                        @if !prepared.dropped_paragraphs.is_empty() {
+                            " paragraphs: "
+                            (counts(&mut prepared.dropped_paragraphs.iter().map(|(reason, count)| (reason, count.paragraphs))))
+                        }
+                        @if !prepared.changed.is_empty() {
+                            " changed by: "
+                            (counts(&mut prepared.changed.iter().map(|(step, count)| (step, *count))))
+                        }
                     }
                 }
             }
         } }
-    }
-}
-
-fn flatten(path: &str, value: &serde_json::Value, cells: &mut Vec<(String, String)>) {
-    match value {
-        serde_json::Value::Object(members) => {
-            for (name, member) in members {
-                let below = if path.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{path} {name}")
-                };
-                flatten(&below, member, cells);
-            }
-        }
-        serde_json::Value::Array(_) => {}
-        serde_json::Value::String(text) => cells.push((path.to_string(), text.clone())),
-        other => cells.push((path.to_string(), other.to_string())),
     }
 }

@@ -32,8 +32,8 @@ mod parallel;
 mod partial;
 mod reference;
 mod registry;
-pub mod unpack;
 mod selection;
+pub mod unpack;
 mod web;
 
 /// A fetched source. Its files are in the scratch folder; files of `file:` are in place.

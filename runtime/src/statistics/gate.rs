@@ -288,6 +288,8 @@ mod tests {
 
     fn gate(left: Term, relation: Relation, right: Term, confidence: Option<&str>) -> ExpectFields {
         ExpectFields {
+            name: "gate".to_owned(),
+            text: "left ? right".to_owned(),
             left,
             relation,
             right,

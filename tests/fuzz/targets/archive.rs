@@ -8,6 +8,6 @@ const NAMES: [&str; 8] = ["x.tar", "x.tar.gz", "x.tar.xz", "x.tar.zst", "x.zip",
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Some((kind, bytes)) = bytes.split_first() {
         let name = NAMES[usize::from(*kind) % NAMES.len()];
-        documents(file(name, bytes), r#"{"name":"jsonl","field":"text"}"#);
+        documents(file(name, bytes), r#"{"name":"jsonl","text":"{text}"}"#);
     }
 });

@@ -1,6 +1,8 @@
 //! `aurora data`: inspects the training data.
 
 mod at;
+mod show;
+mod stats;
 mod r#where;
 
 use aurora_runtime::lookup::Stage;
@@ -12,6 +14,8 @@ use crate::failure::{Exit, Failure};
 
 pub fn run(context: &Context, what: &Data) -> Result<Exit, Failure> {
     match what {
+        Data::Stats { of } => stats::run(context, of),
+        Data::Show { of, corpus, which } => show::run(context, of, corpus, which),
         Data::At {
             of,
             step,

@@ -66,6 +66,9 @@ pub struct InvalidText {
 #[serde(deny_unknown_fields)]
 pub struct FileCounts {
     pub file: String,
+    /// The encoding that its bytes have without a mark and a declaration, if it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
     pub rows: u64,
     pub documents: u64,
     pub bytes: u64,

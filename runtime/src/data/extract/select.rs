@@ -170,7 +170,7 @@ impl Selection {
             },
             Text::Pair { prompt, answer } => {
                 let (mut text, answer) = (fill(prompt)?, fill(answer)?);
-                if answer.is_empty() {
+                if answer.trim().is_empty() {
                     return Err(Dropped::new(Skip::Empty, "the answer is empty"));
                 }
                 let start = text.len();

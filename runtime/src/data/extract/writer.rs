@@ -41,6 +41,8 @@ struct Entry {
     missing: Option<String>,
     /// What its first bytes look like.
     found: Option<&'static str>,
+    /// The declared encoding, or the one that its bytes have.
+    encoding: Option<Encoding>,
 }
 
 /// Collects members in batches, and their documents in an unnamed temporary file; at the end the documents are copied in the
@@ -99,10 +101,15 @@ impl<'a> DocumentWriter<'a> {
         let mut bytes = BufReader::with_capacity(1 << 16, bytes);
         let first = bytes.fill_buf().map_err(ExtractError::Read)?;
         let found = detect(&first[..first.len().min(4096)], path);
+        let unmarked = match self.reader {
+            Reader::Mo => None,
+            _ => self.declared.is_none().then(|| encoding::unmarked(first)).flatten(),
+        };
         self.members.push(Entry {
             path: id.len() - path.len(),
             counts: FileCounts {
                 file: id.clone(),
+                encoding: unmarked.map(|encoding| encoding.name().to_owned()),
                 ..FileCounts::default()
             },
             key: (id, file, number),
@@ -110,6 +117,7 @@ impl<'a> DocumentWriter<'a> {
             end: self.spooled,
             missing: None,
             found,
+            encoding: self.declared.or(unmarked),
         });
         match self.reader {
             Reader::Html(_) | Reader::Roff | Reader::Mo | Reader::JsonStrings | Reader::Text(TextUnit::File) => {
@@ -255,7 +263,7 @@ impl<'a> DocumentWriter<'a> {
         path: &str,
         bytes: &'b mut dyn BufRead,
     ) -> Result<Records<BufReader<TextReader<&'b mut dyn BufRead>>>, ExtractError> {
-        let text = TextReader::new(bytes, self.declared);
+        let text = TextReader::new(bytes, self.members[number].encoding);
         let text = text.map_err(|source| self.unreadable(number, path, source))?;
         Ok(Records::new(BufReader::with_capacity(1 << 16, text), MEMBER_LIMIT))
     }
@@ -306,12 +314,12 @@ impl<'a> DocumentWriter<'a> {
         self.progress.check()?;
         self.batch_bytes = 0;
         let batch = std::mem::take(&mut self.batch);
-        let (reader, members, declared) = (self.reader, &self.members, self.declared);
+        let (reader, members) = (self.reader, &self.members);
         let done: Vec<(usize, Vec<Line>, Done)> = batch
             .into_par_iter()
             .map(|(member, piece)| {
                 let key = &members[member].key.0;
-                let mut done = reader.read(&key[members[member].path..], declared, piece);
+                let mut done = reader.read(&key[members[member].path..], members[member].encoding, piece);
                 (member, lines(key, &mut done), done)
             })
             .collect();
