@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use aurora_compiler::fields::{OrderComponent, OrderFields};
 use aurora_runtime::data::document_index::{IndexedDocuments, id_digest};
 use aurora_runtime::data::order::Order;
-use aurora_runtime::data::tokens::TokenStream;
+use aurora_runtime::data::tokens::{TokenStream, last_at_or_before};
 use aurora_runtime::data::uses::StageData;
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -99,16 +99,11 @@ impl Files {
 
     /// Writes what a search for the document of a token reads, and the line of the document; returns the document.
     fn token(&self, position: u64) -> Result<u64, Failed> {
-        let (mut low, mut high) = (0, self.documents);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            self.starts(middle + 1)?;
-            if start(middle + 1) <= position {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
+        let tokens = start(self.documents);
+        let low = last_at_or_before(self.documents, tokens, position, |document| {
+            self.starts(document)?;
+            Ok::<_, Failed>(start(document))
+        })?;
         self.line(low)?;
         Ok(low)
     }
