@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use aurora_compiler::fields::{OrderComponent, OrderFields};
 use aurora_runtime::data::document_index::{IndexedDocuments, id_digest};
 use aurora_runtime::data::order::Order;
-use aurora_runtime::data::tokens::TokenStream;
+use aurora_runtime::data::tokens::{TokenStream, last_at_or_before};
 use aurora_runtime::data::uses::StageData;
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -99,16 +99,11 @@ impl Files {
 
     /// Writes what a search for the document of a token reads, and the line of the document; returns the document.
     fn token(&self, position: u64) -> Result<u64, Failed> {
-        let (mut low, mut high) = (0, self.documents);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            self.starts(middle + 1)?;
-            if start(middle + 1) <= position {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
+        let tokens = start(self.documents);
+        let low = last_at_or_before(self.documents, tokens, position, |document| {
+            self.starts(document)?;
+            Ok::<_, Failed>(start(document))
+        })?;
         self.line(low)?;
         Ok(low)
     }
@@ -119,8 +114,12 @@ impl Files {
         }
         self.starts(document)?;
         self.starts(document + 1)?;
-        let line = format!("{{\"id\":\"{}\",\"text\":\"\"}}\n", id(document));
-        self.lines.write_all_at(line.as_bytes(), LINE * document)?;
+        // A line starts after the end of the one before.
+        let line = format!("\n{{\"id\":\"{}\",\"text\":\"\"}}", id(document));
+        match document {
+            0 => self.lines.write_all_at(&line.as_bytes()[1..], 0)?,
+            _ => self.lines.write_all_at(line.as_bytes(), LINE * document - 1)?,
+        }
         Ok(self
             .index
             .write_all_at(&(LINE * document).to_le_bytes(), 40 + 8 * document)?)
@@ -213,8 +212,7 @@ fn at(files: &[Files], step: u64) -> Result<Duration, Failed> {
     let began = Instant::now();
     let (data, documents) = open(files)?;
     let mut ids = Vec::new();
-    for position in positions {
-        let found = data.sample_at(position)?;
+    for found in data.samples_at(positions)? {
         for span in &found.spans {
             ids.push((span.document, documents[found.sample.component].id(span.document)?));
         }
@@ -267,7 +265,7 @@ fn document(files: &[Files], component: usize, number: u64) -> Result<Duration, 
 /// Finds the ranges of steps that read a source with this part of a component's documents.
 fn source(files: &[Files], component: usize, part: f64) -> Result<Duration, Failed> {
     let count = ((files[component].documents as f64 * part) as u64).max(1);
-    let first = files[component].documents / 3;
+    let first = (files[component].documents - count) / 3;
     files[component].line(first)?;
     files[component].line(first + count - 1)?;
     let began = Instant::now();

@@ -12,6 +12,9 @@ use rayon::prelude::*;
 use super::order::{BLOCK, Order, Sample};
 use super::tokens::{TokenStream, TokensError};
 
+/// Uses that are computed on one thread: starting others would take longer.
+const AT_ONCE: u64 = 1 << 14;
+
 /// The data of one stage.
 #[derive(Debug)]
 pub struct StageData {
@@ -135,6 +138,17 @@ impl StageData {
         })
     }
 
+    /// The samples at some positions, found on all threads.
+    ///
+    /// # Errors
+    /// As [`sample_at`](Self::sample_at).
+    pub fn samples_at(&self, positions: Range<u64>) -> Result<Vec<SampleDocuments>, TokensError> {
+        positions
+            .into_par_iter()
+            .map(|position| self.sample_at(position))
+            .collect()
+    }
+
     /// The tokens of a sample, the last target included.
     ///
     /// # Errors
@@ -164,7 +178,10 @@ impl StageData {
     pub fn uses(&self, component: usize, samples: &[Range<u64>]) -> Vec<Use> {
         let samples = merged(samples);
         let draws = self.draws(component);
-        let mut uses = if wanted(&samples).saturating_mul(self.epochs(component)) <= draws {
+        let by_sample = wanted(&samples).saturating_mul(self.epochs(component));
+        let mut uses = if by_sample <= AT_ONCE {
+            self.few_uses(component, &samples)
+        } else if by_sample <= draws {
             self.uses_by_sample(component, &samples)
         } else {
             self.uses_by_draw(component, &samples)
@@ -186,6 +203,23 @@ impl StageData {
             })
         };
         (0..self.epochs(component)).into_par_iter().flat_map(of_epoch).collect()
+    }
+
+    /// As [`uses_by_sample`](Self::uses_by_sample), on this thread.
+    fn few_uses(&self, component: usize, samples: &[Range<u64>]) -> Vec<Use> {
+        let mut uses = Vec::new();
+        for epoch in 0..self.epochs(component) {
+            for index in samples.iter().flat_map(Clone::clone) {
+                let sample = Sample {
+                    component,
+                    index,
+                    epoch,
+                };
+                let position = self.order.position(sample);
+                uses.extend(position.and_then(|position| self.use_at(position, epoch)));
+            }
+        }
+        uses
     }
 
     fn uses_by_draw(&self, component: usize, samples: &[Range<u64>]) -> Vec<Use> {

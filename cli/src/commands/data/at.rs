@@ -64,10 +64,10 @@ pub fn run(
     }
     let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
     let mut texts = Vec::new();
-    for position in positions {
-        let found = opened.data.sample_at(position);
-        let found = found.map_err(|error| Failure::from_error(&error).help("`aurora verify` lists what is damaged"))?;
-        let index = position - first;
+    let samples = opened.data.samples_at(positions);
+    let samples = samples.map_err(|error| Failure::from_error(&error).help("`aurora verify` lists what is damaged"))?;
+    for found in samples {
+        let (position, index) = (found.position, found.position - first);
         let mut documents = Vec::new();
         let tokens = match sample {
             Some(_) => Some(

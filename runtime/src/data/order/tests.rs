@@ -274,7 +274,7 @@ proptest! {
         let fields = if changes { ramp(seed, &start, &end, length) } else { fields(seed, &start) };
         let order = Order::new(&fields, &sizes[..start.len()]).expect("sound");
         let near = (0..2 * BLOCK).step_by(7);
-        for i in near.chain([length - 1, length, far, far >> 20, far >> 40, u64::MAX]) {
+        for i in near.chain([length - 1, length, far >> 1, far >> 20, far >> 40]) {
             prop_assert_eq!(order.position(order.sample(i)), Some(i));
         }
         for (component, &size) in sizes[..start.len()].iter().enumerate() {

@@ -221,3 +221,25 @@ fn a_verified_pair_is_opened_without_reading_its_index() {
     let (bin, idx) = write(&path, "none", 100, &[]);
     assert_eq!(TokenFile::open_verified(&bin, &idx).expect("opened").num_tokens(), 0);
 }
+
+proptest! {
+    /// Whatever the lengths are: equal, growing, or empty.
+    #[test]
+    fn the_document_of_a_token_is_found(
+        lengths in proptest::collection::vec(prop_oneof![0u64..3, 900u64..1100, 0u64..1_000_000], 1..400),
+        part in 0.0f64..1.0,
+    ) {
+        let starts: Vec<u64> = std::iter::once(0)
+            .chain(lengths.iter().scan(0, |sum, length| {
+                *sum += length;
+                Some(*sum)
+            }))
+            .collect();
+        let tokens = starts[lengths.len()];
+        prop_assume!(tokens > 0);
+        let position = ((tokens as f64 * part) as u64).min(tokens - 1);
+        let found = last_at_or_before(lengths.len() as u64, tokens, position, |at| Ok::<_, ()>(starts[at as usize]));
+        let expected = starts[..lengths.len()].partition_point(|start| *start <= position) - 1;
+        prop_assert_eq!(found, Ok(expected as u64));
+    }
+}

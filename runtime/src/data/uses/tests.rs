@@ -191,9 +191,15 @@ proptest! {
             steps.dedup();
             let chosen = small.data.step_ranges(component, &samples);
             let sets = merged(&samples);
-            let mut both = [small.data.uses_by_sample(component, &sets), small.data.uses_by_draw(component, &sets)];
-            both.iter_mut().for_each(|uses| uses.sort_unstable());
-            prop_assert_eq!(&both, &[listed.clone(), listed.clone()]);
+            let mut ways = [
+                small.data.uses_by_sample(component, &sets),
+                small.data.uses_by_draw(component, &sets),
+                small.data.few_uses(component, &sets),
+            ];
+            for uses in &mut ways {
+                uses.sort_unstable();
+                prop_assert_eq!(&*uses, &listed);
+            }
             prop_assert_eq!(&small.data.ranges_by_use(component, &sets), &chosen);
             prop_assert_eq!(&small.data.ranges_by_step(component, &sets), &chosen);
             let spelled: Vec<u64> = chosen.steps.iter().flat_map(|(first, last)| *first..=*last).collect();
