@@ -50,7 +50,12 @@ pub fn wanted(project: &Project, spec: &Spec, graph: &Graph, pins: &Pins) -> Res
     let programs = program_sources(graph);
     let mut pins = pins.clone();
     let is_program = |name: &str| programs.iter().any(|program| program == name);
-    pins.extend(local_among(spec, &project.folders, is_program, ProgressReporter::none())?);
+    pins.extend(local_among(
+        spec,
+        &project.folders,
+        is_program,
+        ProgressReporter::none(),
+    )?);
     Ok(requests(graph, &pins, &judges(spec))?)
 }
 

@@ -350,7 +350,9 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
     STOP.check()?;
     let (pins, fetched) = completed?;
     if let Some(old) = execution.old {
-        changed(&old.pins(), &pins).iter().for_each(|line| execution.display.notice(line));
+        changed(&old.pins(), &pins)
+            .iter()
+            .for_each(|line| execution.display.notice(line));
     }
     let keyed = hash(lower(spec, &pins));
     for (name, files) in &fetched {

@@ -220,7 +220,9 @@ fn declares(path: &Utf8Path, experiment: &str) -> bool {
         return false;
     };
     let items = aurora_lang::parse(&text, None).file.items;
-    items.iter().any(|item| item.keyword.text == "experiment" && item.name.text == experiment)
+    items
+        .iter()
+        .any(|item| item.keyword.text == "experiment" && item.name.text == experiment)
 }
 
 /// Writes a lock if its text changes.

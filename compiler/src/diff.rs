@@ -151,7 +151,9 @@ pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
 fn changed_data(old: &Pins, new: &Pins) -> Vec<ChangedValue> {
     let brief = |pin: &Pin| format!("{} ({})", pin.reference, pin.content.get(..12).unwrap_or(&pin.content));
     let changed = new.iter().filter_map(|(name, new)| {
-        let old = old.get(name).filter(|old| old.from == new.from && old.content != new.content)?;
+        let old = old
+            .get(name)
+            .filter(|old| old.from == new.from && old.content != new.content)?;
         Some(ChangedValue {
             path: format!("source.{name}"),
             old: Some(brief(old)),

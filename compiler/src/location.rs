@@ -5,7 +5,15 @@
 
 /// Parts of the names of parameters that hold a secret, in lower case.
 const SECRET: [&str; 9] = [
-    "signature", "token", "secret", "password", "credential", "accesskey", "apikey", "api_key", "api-key",
+    "signature",
+    "token",
+    "secret",
+    "password",
+    "credential",
+    "accesskey",
+    "apikey",
+    "api_key",
+    "api-key",
 ];
 
 /// Complete names of such parameters.
@@ -56,7 +64,9 @@ pub fn web_error(address: &str) -> Option<Wrong> {
 
 /// The name of the file at an address: the last part of its path, decoded. `None` if that is not a name.
 pub fn web_name(address: &str) -> Option<String> {
-    let path = address.split_once("://").map_or(address, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
+    let path = address
+        .split_once("://")
+        .map_or(address, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let name = decoded(path.rsplit('/').next()?)?;
     let is_name = !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '\0']);
@@ -87,7 +97,10 @@ pub fn object_parts(rest: &str) -> Result<(&str, &str), Wrong> {
 
 /// Whether a path or pattern is relative and stays inside of its folder.
 pub fn is_safe_path(path: &str) -> bool {
-    !path.is_empty() && !path.starts_with('/') && !path.contains('\0') && path.split('/').all(|part| !matches!(part, "." | ".."))
+    !path.is_empty()
+        && !path.starts_with('/')
+        && !path.contains('\0')
+        && path.split('/').all(|part| !matches!(part, "." | ".."))
 }
 
 /// The error of an address with a user name, a password or a signature.
@@ -100,9 +113,13 @@ fn credentials(host: &str, query: &str) -> Option<Wrong> {
         is_secret: true,
     };
     if host.contains('@') {
-        return Some(secret("the location has a user name or a password: specs and locks are shared".to_owned()));
+        return Some(secret(
+            "the location has a user name or a password: specs and locks are shared".to_owned(),
+        ));
     }
-    let mut names = query.split('&').filter_map(|parameter| Some(parameter.split_once('=')?.0));
+    let mut names = query
+        .split('&')
+        .filter_map(|parameter| Some(parameter.split_once('=')?.0));
     let is_secret = |name: &str| {
         let name = name.to_ascii_lowercase();
         SECRET_NAMES.contains(&name.as_str()) || SECRET.iter().any(|part| name.contains(part))

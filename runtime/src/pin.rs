@@ -161,7 +161,11 @@ fn note_skipped(name: &str, fetched: &Fetched, note: &dyn Fn(&str)) {
 pub fn changed(old: &Pins, new: &Pins) -> Vec<String> {
     let changed = new.iter().filter_map(|(name, new)| {
         let old = old.get(name).filter(|old| old.content != new.content)?;
-        Some(format!("source `{name}` has changed since the lock: {} → {}", brief(old), brief(new)))
+        Some(format!(
+            "source `{name}` has changed since the lock: {} → {}",
+            brief(old),
+            brief(new)
+        ))
     });
     changed.collect()
 }

@@ -34,7 +34,11 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let context = Context {
         json: arguments.json,
         store: arguments.store,
-        roots: arguments.root.into_iter().map(|bound| (bound.name, bound.folder)).collect(),
+        roots: arguments
+            .root
+            .into_iter()
+            .map(|bound| (bound.name, bound.folder))
+            .collect(),
     };
     match arguments.command {
         Command::Check {

@@ -75,7 +75,9 @@ fn between_locked(project: &Project, [old, new]: [&Spec; 2], locks: [Option<Lock
         if let Some(lock) = at_revision {
             let sources = pin::sources(spec);
             let own = lock.pins().into_iter();
-            pins.extend(own.filter(|(name, pin)| sources.iter().any(|(known, from)| known == name && *from == pin.from)));
+            pins.extend(
+                own.filter(|(name, pin)| sources.iter().any(|(known, from)| known == name && *from == pin.from)),
+            );
             return Ok(pins);
         }
         match pin::local(spec, &project.folders, ProgressReporter::none()) {
@@ -87,7 +89,10 @@ fn between_locked(project: &Project, [old, new]: [&Spec; 2], locks: [Option<Lock
         Ok(pins)
     };
     let [old_lock, new_lock] = &locks;
-    Ok(diff([old, new], [&pins(old, old_lock.as_ref())?, &pins(new, new_lock.as_ref())?]))
+    Ok(diff(
+        [old, new],
+        [&pins(old, old_lock.as_ref())?, &pins(new, new_lock.as_ref())?],
+    ))
 }
 
 /// The lock of a spec that is named as REV:path, in that revision.

@@ -296,7 +296,11 @@ fn a_lock_of_the_earlier_version_is_rewritten_with_all_results() {
     let earlier = earlier.replacen(&machine, &format!("{machine}, probe {class}"), 1);
     // A single file was pinned by its bytes alone.
     let table: toml::Table = toml::from_str(&lock).expect("a lock");
-    let files = [("english", "english.txt"), ("finnish", "finnish.txt"), ("program", "program.py")];
+    let files = [
+        ("english", "english.txt"),
+        ("finnish", "finnish.txt"),
+        ("program", "program.py"),
+    ];
     let earlier = files.iter().fold(earlier, |earlier, (source, file)| {
         let content = table["source"][source]["content"].as_str().expect("a digest");
         let bytes = project.read(&format!("data/{file}")).into_bytes();

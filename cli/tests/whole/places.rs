@@ -8,7 +8,11 @@ const LOCK: &str = "lockfiles/small.lock";
 
 fn git(project: &Project, arguments: &[&str]) {
     let identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
-    let done = Command::new("git").args(identity).args(arguments).current_dir(project.root()).output();
+    let done = Command::new("git")
+        .args(identity)
+        .args(arguments)
+        .current_dir(project.root())
+        .output();
     let done = done.expect("git starts");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
@@ -31,13 +35,23 @@ fn a_location_is_not_part_of_a_key_and_a_name_is() {
     let bound = project.aurora(&["build", "specs/small.aur", "--root", "sources=corpora/of", "--json"]);
     bound.exits(0);
     let keys = bound.json()["nodes"].as_array().expect("nodes").clone();
-    assert!(keys.iter().all(|node| before[node["name"].as_str().expect("a name")] == node["key"]));
-    project.aurora(&["build", "specs/small.aur", "--root", "sources"]).exits(2);
-    let (old, new) = (project.path("corpora/of/english.txt"), project.path("corpora/of/englisch.txt"));
+    assert!(
+        keys.iter()
+            .all(|node| before[node["name"].as_str().expect("a name")] == node["key"])
+    );
+    project
+        .aurora(&["build", "specs/small.aur", "--root", "sources"])
+        .exits(2);
+    let (old, new) = (
+        project.path("corpora/of/english.txt"),
+        project.path("corpora/of/englisch.txt"),
+    );
     std::fs::rename(old, new).expect("renamed");
     project.write(
         "specs/small.aur",
-        &SPEC.replace("file:data/english", "file:corpora/of/englisch").replace("file:data/", "file:corpora/of/"),
+        &SPEC
+            .replace("file:data/english", "file:corpora/of/englisch")
+            .replace("file:data/", "file:corpora/of/"),
     );
     let after = project.keys();
     assert_ne!(after["source/english"], before["source/english"]);
@@ -66,12 +80,27 @@ fn changed_data_is_reported() {
     same.exits(0);
     let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
     done.exits(0);
-    let lines: Vec<String> = done.err().lines().filter(|line| line.contains("since the lock")).map(str::to_owned).collect();
+    let lines: Vec<String> = done
+        .err()
+        .lines()
+        .filter(|line| line.contains("since the lock"))
+        .map(str::to_owned)
+        .collect();
     let [line] = lines.as_slice() else { panic!("{lines:?}") };
     let bytes = text.len();
-    assert!(line.starts_with(&format!("source `english` has changed since the lock: 1 file, {bytes} bytes (")), "{line}");
+    assert!(
+        line.starts_with(&format!(
+            "source `english` has changed since the lock: 1 file, {bytes} bytes ("
+        )),
+        "{line}"
+    );
     assert!(line.contains(&format!("→ 1 file, {} bytes (", bytes + 33)), "{line}");
-    assert!(!project.aurora(&["run", "specs/small.aur", "--progress", "none"]).err().contains("since the lock"));
+    assert!(
+        !project
+            .aurora(&["run", "specs/small.aur", "--progress", "none"])
+            .err()
+            .contains("since the lock")
+    );
 }
 
 #[test]
@@ -119,7 +148,10 @@ fn a_renamed_file_is_read_under_its_new_name() {
         project.write(&format!("data/{name}"), &tokenizer);
         let spec = SPEC
             .replace("experiment small", "experiment renamed")
-            .replace("source english", &format!("source tok {{ from = \"file:data/{name}\" }}\nsource english"))
+            .replace(
+                "source english",
+                &format!("source tok {{ from = \"file:data/{name}\" }}\nsource english"),
+            )
             .replace(
                 "kind    = train_bpe(vocabulary = 512)\n  corpora = [en, fi, py]",
                 &format!("kind = load(tok, member = \"data/{name}\")"),
@@ -129,5 +161,7 @@ fn a_renamed_file_is_read_under_its_new_name() {
         done.exits(0);
     }
     std::fs::remove_dir_all(project.path(".aurora")).expect("removed");
-    project.aurora(&["run", "specs/renamed.aur", "--locked", "--progress", "none"]).exits(0);
+    project
+        .aurora(&["run", "specs/renamed.aur", "--locked", "--progress", "none"])
+        .exits(0);
 }

@@ -31,15 +31,13 @@ pub(super) fn reference_error(text: &str, span: Span) -> Option<Diagnostic> {
         "pkg" => package_error(rest, span),
         "hf" => hub_error(rest, span),
         "http" | "https" => web_error(text).map(|wrong| location_error(wrong, span)),
-        "s3" | "gs" | "az" => {
-            match rest.strip_prefix("//").map(object_parts) {
-                Some(parts) => parts.err().map(|wrong| location_error(wrong, span)),
-                None => {
-                    let message = format!("`{text}` does not have the form `{scheme}://BUCKET/PATH`");
-                    Some(bad(message, "malformed location"))
-                }
+        "s3" | "gs" | "az" => match rest.strip_prefix("//").map(object_parts) {
+            Some(parts) => parts.err().map(|wrong| location_error(wrong, span)),
+            None => {
+                let message = format!("`{text}` does not have the form `{scheme}://BUCKET/PATH`");
+                Some(bad(message, "malformed location"))
             }
-        }
+        },
         _ => {
             let known = ["file", "http", "https", "s3", "gs", "az", "pkg", "hf"];
             let diagnostic = bad(format!("no kind of source is called `{scheme}:`"), "unknown scheme");
@@ -63,8 +61,11 @@ fn file_error(path: &str, span: Span) -> Option<Diagnostic> {
     let bad = |message: &str, label: &str| Diagnostic::new(Code::BAD_SOURCE, message).label(span, label);
     if let Some((_, path)) = file_source::named_root(path) {
         return (path.is_empty() || path.split('/').any(|part| part == "..")).then(|| {
-            bad("the path below a root is relative to it, and stays inside", "malformed path")
-                .help("write a path or a pattern, such as `file:scratch:/corpora/*.jsonl`")
+            bad(
+                "the path below a root is relative to it, and stays inside",
+                "malformed path",
+            )
+            .help("write a path or a pattern, such as `file:scratch:/corpora/*.jsonl`")
         });
     }
     let is_drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
@@ -159,7 +160,9 @@ fn package_error(rest: &str, span: Span) -> Option<Diagnostic> {
 }
 
 fn hub_error(rest: &str, span: Span) -> Option<Diagnostic> {
-    let (rest, pattern) = rest.split_once(':').map_or((rest, None), |(rest, path)| (rest, Some(path)));
+    let (rest, pattern) = rest
+        .split_once(':')
+        .map_or((rest, None), |(rest, path)| (rest, Some(path)));
     if pattern.is_some_and(|pattern| !is_safe_path(pattern)) {
         let message = "the path of files in a repository is relative, and stays inside".to_owned();
         return Some(

@@ -228,7 +228,9 @@ fn judge<'a>(
             if let Some(source) = program {
                 let words = own_names(read.spec(), source, run.clone());
                 // A word without `/` would be the name of an installed program.
-                let own_program = words.first().filter(|word| Some(*word) != run.first() && !word.contains('/'));
+                let own_program = words
+                    .first()
+                    .filter(|word| Some(*word) != run.first() && !word.contains('/'));
                 let own_program = own_program.map(|word| format!("./{word}"));
                 run = words;
                 if let (Some(word), Some(program)) = (run.first_mut(), own_program) {

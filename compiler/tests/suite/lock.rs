@@ -193,7 +193,9 @@ fn the_class_of_an_earlier_lock_is_the_end_of_its_fingerprint() {
     let text = new.to_text().replacen("version = 3", "version = 1", 1);
     // A single file was pinned by its bytes alone.
     let names = ["english", "finnish"];
-    let text = names.iter().fold(text, |text, name| text.replace(&manifest_of(name), &blake3_of(name)));
+    let text = names
+        .iter()
+        .fold(text, |text, name| text.replace(&manifest_of(name), &blake3_of(name)));
     let lines = text.lines().filter(|line| !line.starts_with("class = "));
     let earlier = |machine: &str, probe: &str| {
         let lines = lines.clone().map(|line| match line.strip_prefix("fingerprint = ") {

@@ -276,7 +276,10 @@ impl Run<'_> {
             variable,
             timeout: options.map_or(Duration::MAX, |options| options.timeout),
             allowed: self.inputs.allowed,
-            hidden: &[self.results.store.root().as_std_path(), self.inputs.folders.project.as_std_path()],
+            hidden: &[
+                self.results.store.root().as_std_path(),
+                self.inputs.folders.project.as_std_path(),
+            ],
             progress,
         };
         judge::judge(fields, items, &inputs, out).map_err(|error| self.fail(id, error))

@@ -66,7 +66,9 @@ impl<'a> Download<'a> {
         let start = tag.filter(|_| there > 0).map(|tag| (there, tag));
         let length = self.fill(file, path, start, Some(&beside))?;
         match fs::remove_file(&beside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::writing(&beside)(error).into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(FileError::writing(&beside)(error).into())
+            }
             _ => Ok(length),
         }
     }
@@ -93,7 +95,9 @@ impl<'a> Download<'a> {
             match transfer.attempt() {
                 Ok(()) => {
                     let synced = transfer.file.sync_all();
-                    return synced.map(|()| transfer.received).map_err(|error| FileError::writing(to)(error).into());
+                    return synced
+                        .map(|()| transfer.received)
+                        .map_err(|error| FileError::writing(to)(error).into());
                 }
                 Err(failure) => {
                     if transfer.received.saturating_sub(before) >= WORTH_RESUMING {

@@ -290,8 +290,12 @@ fn transfer(request: &Request, silence: Duration, to: &SyncSender<Part>) -> Resu
         headers.extend(range.map(|(name, value)| (name.to_owned(), value)));
     }
     let named = || {
-        let start = ureq::http::Request::builder().method(request.method).uri(&request.address);
-        headers.iter().fold(start, |request, (name, value)| request.header(name, value))
+        let start = ureq::http::Request::builder()
+            .method(request.method)
+            .uri(&request.address);
+        headers
+            .iter()
+            .fold(start, |request, (name, value)| request.header(name, value))
     };
     let response = match &request.body {
         Some(body) => run(named().body(body.as_slice())?, request, https_only, silence)?,

@@ -143,7 +143,10 @@ impl Service {
 fn is_encrypted(address: &str) -> Result<(), ServiceError> {
     let rest = address.strip_prefix("http://");
     let host = rest.map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
-    let is_identity = matches!(host, Some("169.254.169.254" | "169.254.170.2" | "metadata.google.internal"));
+    let is_identity = matches!(
+        host,
+        Some("169.254.169.254" | "169.254.170.2" | "metadata.google.internal")
+    );
     match host.is_none() || is_identity || is_this_machine(address) {
         true => Ok(()),
         false => Err(ServiceError::NotEncrypted),
@@ -157,7 +160,9 @@ fn said(bytes: &[u8], headers: &[(String, String)], address: &str) -> String {
     let query = address.split_once('?').map_or("", |(_, query)| query);
     for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
         let name = name.to_ascii_lowercase();
-        let is_secret = ["sig", "token", "credential", "key"].iter().any(|part| name.contains(part));
+        let is_secret = ["sig", "token", "credential", "key"]
+            .iter()
+            .any(|part| name.contains(part));
         if is_secret && value.len() >= SHORTEST_SECRET {
             text = text.replace(value, "***");
         }
@@ -166,7 +171,9 @@ fn said(bytes: &[u8], headers: &[(String, String)], address: &str) -> String {
         if !matches!(name.as_str(), "authorization" | "x-amz-security-token") && !name.contains("token") {
             continue;
         }
-        let parts = value.split([',', ' ', '=']).filter(|part| part.len() >= SHORTEST_SECRET);
+        let parts = value
+            .split([',', ' ', '='])
+            .filter(|part| part.len() >= SHORTEST_SECRET);
         for secret in std::iter::once(value.as_str()).chain(parts) {
             text = text.replace(secret, "***");
         }

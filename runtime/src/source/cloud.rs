@@ -125,7 +125,9 @@ impl Fetcher<'_> {
             });
         }
         let limit = self.context.at_most.unwrap_or(SOURCE_LIMIT);
-        let total = wanted.iter().try_fold(0u64, |sum, one| sum.checked_add(one.object.size));
+        let total = wanted
+            .iter()
+            .try_fold(0u64, |sum, one| sum.checked_add(one.object.size));
         if total.is_none_or(|total| total > limit) {
             return Err(FetchError::TooLarge {
                 reference: self.reference.clone(),
@@ -166,7 +168,11 @@ impl Fetcher<'_> {
             }
             false => (pattern, Selection::everything()),
         };
-        let below = if root.is_empty() { String::new() } else { format!("{root}/") };
+        let below = if root.is_empty() {
+            String::new()
+        } else {
+            format!("{root}/")
+        };
         let prefix = match is_pattern {
             true => file_source::before_wildcard(pattern),
             false => pattern,

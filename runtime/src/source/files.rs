@@ -79,7 +79,9 @@ pub(super) fn find(pattern: &str, folder: &Utf8Path) -> Result<Found, FetchError
 
 fn regular_error(path: &Utf8Path) -> io::Error {
     let opened = regular::open(path).map(drop);
-    opened.err().unwrap_or_else(|| io::Error::other("it is not a regular file"))
+    opened
+        .err()
+        .unwrap_or_else(|| io::Error::other("it is not a regular file"))
 }
 
 /// The files of a folder on this machine.
@@ -109,7 +111,11 @@ fn below(selection: &Selection, root: &Utf8Path) -> Result<Found, FetchError> {
             } else {
                 match selection.of(&name) {
                     // A link whose target is missing is a file that is missing, not one to leave out.
-                    Some(true) if fs::metadata(entry.path()).map_err(FileError::reading(entry.path()))?.is_file() => {
+                    Some(true)
+                        if fs::metadata(entry.path())
+                            .map_err(FileError::reading(entry.path()))?
+                            .is_file() =>
+                    {
                         found.files.push(InputFile::new(name, entry.into_path()));
                     }
                     Some(_) => found.skipped += 1,

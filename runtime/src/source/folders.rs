@@ -87,7 +87,9 @@ fn configured(file: &Utf8Path) -> Result<BTreeMap<String, Utf8PathBuf>, FetchErr
     let bindings: BTreeMap<String, Utf8PathBuf> =
         toml::from_str(&text).map_err(|error| malformed(error.to_string().trim_end().to_owned()))?;
     match bindings.iter().find(|(_, folder)| !folder.is_absolute()) {
-        Some((name, folder)) => Err(malformed(format!("`{name}` is bound to `{folder}`, which is not an absolute path"))),
+        Some((name, folder)) => Err(malformed(format!(
+            "`{name}` is bound to `{folder}`, which is not an absolute path"
+        ))),
         None => Ok(bindings),
     }
 }

@@ -107,8 +107,13 @@ pub(super) fn select(repository: &Repository, names: &[&str]) -> Result<(Vec<Str
             let beginning = |start: String| names.iter().filter(move |name| name.starts_with(&start)).copied();
             let file: Vec<&str> = names.iter().filter(|name| **name == path).copied().collect();
             let folder: Vec<&str> = beginning(format!("{path}/")).collect();
-            let shards: Vec<&str> = beginning(format!("{path}-")).filter(|name| is_shard(&name[path.len()..])).collect();
-            [file, folder, shards].into_iter().find(|found| !found.is_empty()).unwrap_or_default()
+            let shards: Vec<&str> = beginning(format!("{path}-"))
+                .filter(|name| is_shard(&name[path.len()..]))
+                .collect();
+            [file, folder, shards]
+                .into_iter()
+                .find(|found| !found.is_empty())
+                .unwrap_or_default()
         }
         None => names.to_vec(),
     };
@@ -128,7 +133,8 @@ pub(super) fn select(repository: &Repository, names: &[&str]) -> Result<(Vec<Str
 fn is_shard(rest: &str) -> bool {
     let numbers = rest.strip_prefix('-').and_then(|rest| rest.split_once("-of-"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    numbers.is_some_and(|(at, rest)| is_number(at) && rest.split('.').next().is_some_and(is_number) && !rest.contains('/'))
+    numbers
+        .is_some_and(|(at, rest)| is_number(at) && rest.split('.').next().is_some_and(is_number) && !rest.contains('/'))
 }
 
 fn is_commit(revision: &str) -> bool {
@@ -183,7 +189,9 @@ impl Hub {
             repository,
             kind,
             reference: known.to_string(),
-            folder: self.cache.join(format!("{kind}--{}", repository.name.replace('/', "--"))),
+            folder: self
+                .cache
+                .join(format!("{kind}--{}", repository.name.replace('/', "--"))),
             context,
             progress,
         }
@@ -303,7 +311,9 @@ impl RepositoryFetch<'_> {
         };
         let one = |name: &String| by_name.get(name.as_str()).map(|file| (*file).clone());
         let files: Option<Vec<InputFile>> = meant.iter().map(one).collect();
-        Ok(files.filter(|files| !files.is_empty()).map(|files| Found { files, skipped }))
+        Ok(files
+            .filter(|files| !files.is_empty())
+            .map(|files| Found { files, skipped }))
     }
 
     /// The hub's answer about a revision.
@@ -402,7 +412,11 @@ impl RepositoryFetch<'_> {
                 reference: self.reference.clone(),
                 status,
                 page: self.page(),
-                token: if token.is_some() { "the token was not accepted" } else { "no token was sent" },
+                token: if token.is_some() {
+                    "the token was not accepted"
+                } else {
+                    "no token was sent"
+                },
                 cache: self.hub.cache.clone(),
             },
             HttpError::Status { status: 404, .. } => FetchError::Hub {

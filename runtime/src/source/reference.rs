@@ -195,7 +195,9 @@ fn parse_hub(rest: &str) -> Result<SourceAddress, Invalid> {
         None => (rest, None),
     };
     if pattern.is_some_and(|pattern| !is_safe_path(pattern)) {
-        return Err(Invalid::from("the path of files in a repository is relative, such as `data/train`"));
+        return Err(Invalid::from(
+            "the path of files in a repository is relative, such as `data/train`",
+        ));
     }
     let (repository, revision) = rest.split_once('@').map_or((rest, None), |(name, at)| (name, Some(at)));
     let named = repository
@@ -393,11 +395,17 @@ mod tests {
             ("hf:bigcode/starcoderplus", "hf:bigcode/starcoderplus"),
             ("hf:a/b.c@refs/pr/1", "hf:a/b.c@refs/pr/1"),
             ("hf:datasets/a/b@main", "hf:datasets/a/b@main"),
-            ("hf:datasets/a/b@refs/convert/parquet:de/train", "hf:datasets/a/b@refs/convert/parquet:de/train"),
+            (
+                "hf:datasets/a/b@refs/convert/parquet:de/train",
+                "hf:datasets/a/b@refs/convert/parquet:de/train",
+            ),
             ("hf:datasets/a/b:data/*.parquet", "hf:datasets/a/b:data/*.parquet"),
             ("hf:datasets/b", "hf:datasets/b"),
             ("file:scratch:corpora//*.jsonl", "file:scratch:/corpora/*.jsonl"),
-            ("https://example.org/a%20b.txt?download=1", "https://example.org/a%20b.txt?download=1"),
+            (
+                "https://example.org/a%20b.txt?download=1",
+                "https://example.org/a%20b.txt?download=1",
+            ),
             ("s3://bucket/prefix/*.parquet", "s3://bucket/prefix/*.parquet"),
             ("gs://bucket/a b.txt", "gs://bucket/a b.txt"),
             ("az://container/x", "az://container/x"),

@@ -91,7 +91,17 @@ mod tests {
     fn hidden_and_temporary_files_are_read_only_if_the_pattern_names_them() {
         let all = Selection::everything();
         let left_out = [
-            ".git/x", "a/.b/c", ".hidden", "a/x~", ".#x", "#x#", "x.swp", ".x.swp", ".DS_Store", "a/._x", "Thumbs.db",
+            ".git/x",
+            "a/.b/c",
+            ".hidden",
+            "a/x~",
+            ".#x",
+            "#x#",
+            "x.swp",
+            ".x.swp",
+            ".DS_Store",
+            "a/._x",
+            "Thumbs.db",
         ];
         for name in left_out {
             assert_eq!(all.of(name), Some(false), "{name}");

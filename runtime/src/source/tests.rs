@@ -68,8 +68,13 @@ fn the_content_is_the_manifest_also_of_one_file() {
     // Swapped contents change the content.
     write(&root, "data/a.txt", "two");
     write(&root, "data/b.txt", "one");
-    assert_ne!(get(&root, "file:data/*.txt", None, false).expect("fetched").content, flat.content);
-    let error = get(&root, "file:data/*.json", None, false).expect_err("none").to_string();
+    assert_ne!(
+        get(&root, "file:data/*.txt", None, false).expect("fetched").content,
+        flat.content
+    );
+    let error = get(&root, "file:data/*.json", None, false)
+        .expect_err("none")
+        .to_string();
     assert!(error.starts_with("no file matches `data/*.json`"), "{error}");
 }
 
@@ -78,8 +83,16 @@ fn the_content_is_the_manifest_also_of_one_file() {
 fn where_files_are_is_not_part_of_their_identity() {
     let (_guard, root) = folder();
     let content = |text: &str| get(&root, text, None, true).expect("fetched").content;
-    let (one, several, all) = (content("file:data/a.txt"), content("file:data/*.txt"), content("file:data"));
-    assert_eq!(content("file:data/[a].txt"), one, "one file by a pattern is the same file");
+    let (one, several, all) = (
+        content("file:data/a.txt"),
+        content("file:data/*.txt"),
+        content("file:data"),
+    );
+    assert_eq!(
+        content("file:data/[a].txt"),
+        one,
+        "one file by a pattern is the same file"
+    );
     std::fs::create_dir(root.join("moved")).expect("made");
     std::fs::rename(root.join("data"), root.join("moved/corpora")).expect("renamed");
     assert_eq!(content("file:moved/corpora/a.txt"), one);
@@ -95,13 +108,24 @@ fn where_files_are_is_not_part_of_their_identity() {
 fn a_folder_is_everything_under_it_except_hidden_and_temporary_files() {
     let (_guard, root) = folder();
     for name in [
-        ".git/config", ".hidden.txt", "a.txt~", ".#a.txt", "#a.txt#", "a.swp", "deep/.DS_Store", "deep/._c.txt", "Thumbs.db",
+        ".git/config",
+        ".hidden.txt",
+        "a.txt~",
+        ".#a.txt",
+        "#a.txt#",
+        "a.swp",
+        "deep/.DS_Store",
+        "deep/._c.txt",
+        "Thumbs.db",
     ] {
         write(&root, &format!("data/{name}"), "left out");
     }
     let all = get(&root, "file:data", None, true).expect("fetched");
     assert_eq!((names(&all), all.skipped), (vec!["a.txt", "b.txt", "deep/c.txt"], 9));
-    assert_eq!(names(&get(&root, "file:data/", None, true).expect("fetched")), names(&all));
+    assert_eq!(
+        names(&get(&root, "file:data/", None, true).expect("fetched")),
+        names(&all)
+    );
     // Those that the pattern does not match are not counted.
     let flat = get(&root, "file:data/*.txt", None, true).expect("fetched");
     assert_eq!((names(&flat), flat.skipped), (vec!["a.txt", "b.txt"], 2));
@@ -128,7 +152,10 @@ fn links_to_files_are_read_and_links_to_folders_are_counted() {
     symlink("a.txt", root.join("data/link.txt")).expect("linked");
     symlink("..", root.join("data/up")).expect("linked");
     let all = get(&root, "file:data", None, true).expect("fetched");
-    assert_eq!((names(&all), all.skipped), (vec!["a.txt", "b.txt", "deep/c.txt", "link.txt"], 1));
+    assert_eq!(
+        (names(&all), all.skipped),
+        (vec!["a.txt", "b.txt", "deep/c.txt", "link.txt"], 1)
+    );
     symlink("missing.txt", root.join("data/gone.txt")).expect("linked");
     let error = get(&root, "file:data", None, true).expect_err("a missing target");
     assert!(crate::errors::chain(&error).contains("gone.txt"), "{error}");
@@ -136,7 +163,10 @@ fn links_to_files_are_read_and_links_to_folders_are_counted() {
     let outside = tempfile::NamedTempFile::new().expect("a file");
     symlink(outside.path(), root.join("data/out.txt")).expect("linked");
     let error = get(&root, "file:data", None, true).expect_err("outside").to_string();
-    assert!(error.contains("which is outside") && error.contains("--root scratch="), "{error}");
+    assert!(
+        error.contains("which is outside") && error.contains("--root scratch="),
+        "{error}"
+    );
 }
 
 #[test]
@@ -152,7 +182,12 @@ fn a_named_root_is_bound_for_each_machine() {
             at_most: None,
             limits: None,
         };
-        fetch(&text.parse().expect("a reference"), None, context, ProgressReporter::none())
+        fetch(
+            &text.parse().expect("a reference"),
+            None,
+            context,
+            ProgressReporter::none(),
+        )
     };
     let bound = |folder: &str| Folders {
         project: root.join("project"),
@@ -181,9 +216,21 @@ fn a_named_root_is_bound_for_each_machine() {
         error.contains("`--root scratch=FOLDER`") && error.contains("config/roots.toml"),
         "{error}"
     );
-    assert!(configured("scratch = \"elsewhere\"\n").expect_err("relative").contains("absolute"));
-    assert!(configured("scratch = 1\n").expect_err("a number").contains("roots.toml"));
-    assert!(configured("scratch = \"/no/such\"\n").expect_err("missing").contains("is not a folder"));
+    assert!(
+        configured("scratch = \"elsewhere\"\n")
+            .expect_err("relative")
+            .contains("absolute")
+    );
+    assert!(
+        configured("scratch = 1\n")
+            .expect_err("a number")
+            .contains("roots.toml")
+    );
+    assert!(
+        configured("scratch = \"/no/such\"\n")
+            .expect_err("missing")
+            .contains("is not a folder")
+    );
 }
 
 #[test]

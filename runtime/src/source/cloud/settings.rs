@@ -35,14 +35,20 @@ pub(in crate::source) struct Settings {
 impl Settings {
     /// From the environment and the platform's files.
     pub fn of_environment() -> Self {
-        Self::of(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))))
+        Self::of(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )
     }
 
     pub fn of(variables: impl Iterator<Item = (String, String)>) -> Self {
         let is_setting = |name: &str| PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || name == "HOME";
-        let mut variables: BTreeMap<String, String> =
-            variables.filter(|(name, value)| is_setting(name) && !value.is_empty()).collect();
-        let home = variables.remove("HOME").map(Utf8PathBuf::from).filter(|home| home.is_absolute());
+        let mut variables: BTreeMap<String, String> = variables
+            .filter(|(name, value)| is_setting(name) && !value.is_empty())
+            .collect();
+        let home = variables
+            .remove("HOME")
+            .map(Utf8PathBuf::from)
+            .filter(|home| home.is_absolute());
         for (name, value) in aws_files(&variables, home.as_deref()) {
             variables.entry(name).or_insert(value);
         }
@@ -154,7 +160,10 @@ fn aws_files(variables: &BTreeMap<String, String>, home: Option<&Utf8Path>) -> V
     }
     if let Some(text) = read(path("AWS_CONFIG_FILE", "config")) {
         let of_profile = format!("profile {profile}");
-        let settings = section(&text, &[&of_profile, if profile == "default" { "default" } else { &of_profile }]);
+        let settings = section(
+            &text,
+            &[&of_profile, if profile == "default" { "default" } else { &of_profile }],
+        );
         let are_wanted = |(name, _): &(String, String)| matches!(name.as_str(), "AWS_REGION" | "AWS_ENDPOINT_URL");
         found.extend(settings.into_iter().filter(are_wanted));
     }
@@ -175,7 +184,11 @@ fn section(text: &str, names: &[&str]) -> Vec<(String, String)> {
             && !line.starts_with(['#', ';'])
         {
             let name = name.trim().to_ascii_uppercase();
-            let name = if name.starts_with("AWS_") { name } else { format!("AWS_{name}") };
+            let name = if name.starts_with("AWS_") {
+                name
+            } else {
+                format!("AWS_{name}")
+            };
             entries.push((name, value.trim().to_owned()));
         }
     }
@@ -199,14 +212,23 @@ mod tests {
         std::fs::write(home.join(".aws/config"), config).expect("written");
         let settings = |more: &[(&str, &str)]| {
             let home = ("HOME".to_owned(), home.to_string());
-            let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let more = more
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             let mut variables = Settings::of(std::iter::once(home).chain(more)).variables;
             variables.remove("AWS_PROFILE");
-            variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+            variables
+                .into_iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
         };
         assert_eq!(
             settings(&[]),
-            ["AWS_ACCESS_KEY_ID=A1", "AWS_REGION=eu-north-1", "AWS_SECRET_ACCESS_KEY=S1"]
+            [
+                "AWS_ACCESS_KEY_ID=A1",
+                "AWS_REGION=eu-north-1",
+                "AWS_SECRET_ACCESS_KEY=S1"
+            ]
         );
         assert_eq!(
             settings(&[("AWS_PROFILE", "other")]),
@@ -220,7 +242,11 @@ mod tests {
         );
         assert_eq!(
             settings(&[("AWS_ACCESS_KEY_ID", "A3"), ("AWS_SECRET_ACCESS_KEY", "S3")]),
-            ["AWS_ACCESS_KEY_ID=A3", "AWS_REGION=eu-north-1", "AWS_SECRET_ACCESS_KEY=S3"]
+            [
+                "AWS_ACCESS_KEY_ID=A3",
+                "AWS_REGION=eu-north-1",
+                "AWS_SECRET_ACCESS_KEY=S3"
+            ]
         );
     }
 }

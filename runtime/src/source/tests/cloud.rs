@@ -12,9 +12,15 @@ fn fetch_from(
     root: &Utf8Path,
     pinned: Option<&[String]>,
 ) -> Result<files::Found, FetchError> {
-    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let settings = Settings::of(variables);
-    let scratch = tempfile::Builder::new().prefix("scratch").tempdir_in(root).expect("a folder").keep();
+    let scratch = tempfile::Builder::new()
+        .prefix("scratch")
+        .tempdir_in(root)
+        .expect("a folder")
+        .keep();
     let scratch = Utf8PathBuf::try_from(scratch).expect("UTF-8");
     let context = SourceContext {
         name: "german",
@@ -44,9 +50,14 @@ fn s3(folder: &Utf8Path, faults: Option<Faults>) -> Server {
     service.set_auth(s3s::auth::SimpleAuth::from_single("AKIAEXAMPLE", SECRET));
     let service = service.build();
     Server::start(faults, move |request| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         runtime.block_on(async {
-            let mut asked = ureq::http::Request::builder().method(request.method.as_str()).uri(&request.target);
+            let mut asked = ureq::http::Request::builder()
+                .method(request.method.as_str())
+                .uri(&request.target);
             for (name, value) in &request.headers {
                 asked = asked.header(name, value);
             }
@@ -98,21 +109,41 @@ fn objects_come_complete_through_faults() {
     let found = fetch_from("s3://corpora/de/**/*.jsonl", &of_s3(&server), &root, None).expect("fetched");
     let mut names: Vec<String> = (0..90).map(name).collect();
     names.sort();
-    assert_eq!(found.files.iter().map(|file| file.name.clone()).collect::<Vec<_>>(), names, "none is lost");
+    assert_eq!(
+        found.files.iter().map(|file| file.name.clone()).collect::<Vec<_>>(),
+        names,
+        "none is lost"
+    );
     for number in 0..90 {
-        let file = found.files.iter().find(|file| file.name == name(number)).expect("there");
+        let file = found
+            .files
+            .iter()
+            .find(|file| file.name == name(number))
+            .expect("there");
         let bytes = std::fs::read(&file.path).expect("read");
         assert!(bytes == noise(&name(number), sizes(number)), "{}", file.name);
     }
     let occurred = faults.occurred.lock().expect("no thread panicked").clone();
     assert_eq!(occurred.len(), KINDS.len(), "every kind occurred: {occurred:?}");
-    assert!(faults.most_attempts() <= SHORT.tries, "bounded: {}", faults.most_attempts());
+    assert!(
+        faults.most_attempts() <= SHORT.tries,
+        "bounded: {}",
+        faults.most_attempts()
+    );
 }
 
 #[test]
 fn names_are_relative_to_the_prefix_and_pins_are_kept_to() {
     let (_guard, root) = temporary();
-    for name in ["de/a.jsonl", "de/sub/b.jsonl", "de/.hidden", "de/c.txt~", "de.txt", "dex/d.jsonl", "ä b+c%20&.txt"] {
+    for name in [
+        "de/a.jsonl",
+        "de/sub/b.jsonl",
+        "de/.hidden",
+        "de/c.txt~",
+        "de.txt",
+        "dex/d.jsonl",
+        "ä b+c%20&.txt",
+    ] {
         write(&root.join("served/corpora"), name, name);
     }
     let server = s3(&root.join("served"), None);
@@ -124,22 +155,38 @@ fn names_are_relative_to_the_prefix_and_pins_are_kept_to() {
         ("s3://corpora/de/*", vec!["a.jsonl"], 2),
         ("s3://corpora/de/a.jsonl", vec!["a.jsonl"], 0),
         ("s3://corpora/de/.hidden", vec![".hidden"], 0),
-        ("s3://corpora/d*/**/*.jsonl", vec!["de/a.jsonl", "de/sub/b.jsonl", "dex/d.jsonl"], 0),
+        (
+            "s3://corpora/d*/**/*.jsonl",
+            vec!["de/a.jsonl", "de/sub/b.jsonl", "dex/d.jsonl"],
+            0,
+        ),
         ("s3://corpora/ä b+c%20&.txt", vec!["ä b+c%20&.txt"], 0),
     ] {
         let found = fetch(text, None).expect(text);
         assert_eq!(found.skipped, skipped, "{text}");
         assert_eq!(names(found), expected, "{text}");
     }
-    let error = fetch("s3://corpora/fr/*", None).map(drop).expect_err("none").to_string();
+    let error = fetch("s3://corpora/fr/*", None)
+        .map(drop)
+        .expect_err("none")
+        .to_string();
     assert_eq!(error, "no object matches `s3://corpora/fr/*`");
-    let error = fetch("s3://nowhere/x", None).map(drop).expect_err("no bucket").to_string();
-    assert!(error.contains("NoSuchBucket") && error.contains("check the name of the bucket"), "{error}");
+    let error = fetch("s3://nowhere/x", None)
+        .map(drop)
+        .expect_err("no bucket")
+        .to_string();
+    assert!(
+        error.contains("NoSuchBucket") && error.contains("check the name of the bucket"),
+        "{error}"
+    );
     // A lock pins the names: what was added meanwhile is not read, and what is missing is an error.
     let pinned = ["a.jsonl".to_owned()];
     assert_eq!(names(fetch("s3://corpora/de", Some(&pinned)).expect("pinned")), pinned);
     let gone = ["a.jsonl".to_owned(), "z.jsonl".to_owned()];
-    let error = fetch("s3://corpora/de", Some(&gone)).map(drop).expect_err("gone").to_string();
+    let error = fetch("s3://corpora/de", Some(&gone))
+        .map(drop)
+        .expect_err("gone")
+        .to_string();
     assert!(error.contains("does not have `z.jsonl` any more"), "{error}");
 }
 
@@ -149,13 +196,24 @@ fn no_error_has_a_credential() {
     let (_guard, root) = temporary();
     for status in [400, 403, 500] {
         let echo = Server::start(None, move |request: &Request| {
-            let body: String = request.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+            let body: String = request
+                .headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}\n"))
+                .collect();
             Answer::new(status, format!("{} {body} {SECRET}", request.target))
         });
-        let s3 = [&of_s3(&echo)[..], &[("AWS_SESSION_TOKEN", "session/token+of+the+user==")]].concat();
+        let s3 = [
+            &of_s3(&echo)[..],
+            &[("AWS_SESSION_TOKEN", "session/token+of+the+user==")],
+        ]
+        .concat();
         let azure = [
             ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
-            ("AZURE_STORAGE_SAS_TOKEN", "sv=2024-01-01&sp=rl&sig=c2lnbmF0dXJlLW9mLXRoZS11c2Vy"),
+            (
+                "AZURE_STORAGE_SAS_TOKEN",
+                "sv=2024-01-01&sp=rl&sig=c2lnbmF0dXJlLW9mLXRoZS11c2Vy",
+            ),
             ("AZURE_ENDPOINT", &*echo.address),
         ];
         for (text, variables) in [("s3://corpora/x", &s3[..]), ("az://corpora/x", &azure[..])] {
@@ -171,12 +229,21 @@ fn no_error_has_a_credential() {
     let server = s3(&root.join("served"), None);
     let mut wrong = of_s3(&server);
     wrong[2].1 = "another key";
-    let error = fetch_from("s3://corpora/x", &wrong, &root, None).map(drop).expect_err("refused").to_string();
-    assert!(error.contains("SignatureDoesNotMatch") && error.contains("AWS_ACCESS_KEY_ID"), "{error}");
+    let error = fetch_from("s3://corpora/x", &wrong, &root, None)
+        .map(drop)
+        .expect_err("refused")
+        .to_string();
+    assert!(
+        error.contains("SignatureDoesNotMatch") && error.contains("AWS_ACCESS_KEY_ID"),
+        "{error}"
+    );
     // An endpoint elsewhere is encrypted.
     let mut far = of_s3(&server);
     far[0].1 = "http://storage.example.org";
-    let error = fetch_from("s3://corpora/x", &far, &root, None).map(drop).expect_err("refused").to_string();
+    let error = fetch_from("s3://corpora/x", &far, &root, None)
+        .map(drop)
+        .expect_err("refused")
+        .to_string();
     assert!(error.contains("`http:` is for a store on this machine"), "{error}");
 }
 
@@ -210,9 +277,15 @@ fn the_three_stores_are_read_and_interrupted_downloads_continue() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let bytes = noise("object", 200_000);
     for (text, names) in [
-        ("s3://corpora/de", ["AWS_ENDPOINT_URL", "AWS_SKIP_SIGNATURE", "AWS_REGION"]),
+        (
+            "s3://corpora/de",
+            ["AWS_ENDPOINT_URL", "AWS_SKIP_SIGNATURE", "AWS_REGION"],
+        ),
         ("gs://corpora/de/*", ["GOOGLE_BASE_URL", "GOOGLE_SKIP_SIGNATURE", ""]),
-        ("az://corpora/de", ["AZURE_ENDPOINT", "AZURE_SKIP_SIGNATURE", "AZURE_STORAGE_ACCOUNT_NAME"]),
+        (
+            "az://corpora/de",
+            ["AZURE_ENDPOINT", "AZURE_SKIP_SIGNATURE", "AZURE_STORAGE_ACCOUNT_NAME"],
+        ),
     ] {
         let (_guard, root) = temporary();
         let is_broken = Arc::new(AtomicBool::new(true));
@@ -225,15 +298,26 @@ fn the_three_stores_are_read_and_interrupted_downloads_continue() {
             }
         });
         let variables = [(names[0], &*server.address), (names[1], "true"), (names[2], "account")];
-        let error = fetch_from(text, &variables, &root, None).map(drop).expect_err("broken").to_string();
+        let error = fetch_from(text, &variables, &root, None)
+            .map(drop)
+            .expect_err("broken")
+            .to_string();
         assert!(error.contains("503"), "{text}: {error}");
         is_broken.store(false, Ordering::Relaxed);
         let before = server.requests().len();
         let found = fetch_from(text, &variables, &root, None).expect(text);
         assert_eq!(found.files[0].name, "a.jsonl");
         assert!(std::fs::read(&found.files[0].path).expect("read") == bytes, "{text}");
-        let ranges: Vec<String> = server.requests()[before..].iter().filter(|line| line.contains("bytes=")).cloned().collect();
-        assert_eq!(ranges.len(), 3, "{text}: the first range is not fetched again: {ranges:?}");
+        let ranges: Vec<String> = server.requests()[before..]
+            .iter()
+            .filter(|line| line.contains("bytes="))
+            .cloned()
+            .collect();
+        assert_eq!(
+            ranges.len(),
+            3,
+            "{text}: the first range is not fetched again: {ranges:?}"
+        );
     }
 }
 
@@ -246,6 +330,9 @@ fn an_object_that_changes_meanwhile_is_an_error() {
         _ => any_store(request, &bytes),
     });
     let variables = [("AWS_ENDPOINT_URL", &*server.address), ("AWS_SKIP_SIGNATURE", "true")];
-    let error = fetch_from("s3://corpora/de", &variables, &root, None).map(drop).expect_err("changed").to_string();
+    let error = fetch_from("s3://corpora/de", &variables, &root, None)
+        .map(drop)
+        .expect_err("changed")
+        .to_string();
     assert!(error.contains("has changed while it was fetched"), "{error}");
 }

@@ -59,7 +59,7 @@ impl Answer {
             let end = end.parse().map_or(bytes.len(), |end: usize| (end + 1).min(bytes.len()));
             Some((start, end))
         });
-        let is_same = matches!(request.header("if-range"), "" ) || request.header("if-range") == tag;
+        let is_same = matches!(request.header("if-range"), "") || request.header("if-range") == tag;
         let answer = match range.filter(|_| is_same) {
             Some((start, _)) if start >= bytes.len() => {
                 Self::new(416, "").with("Content-Range", format!("bytes */{}", bytes.len()))
@@ -68,7 +68,9 @@ impl Answer {
                 .with("Content-Range", format!("bytes {start}-{}/{}", end - 1, bytes.len())),
             None => Self::new(200, bytes),
         };
-        answer.with("ETag", tag).with("Last-Modified", "Sat, 28 Nov 2026 10:00:00 GMT")
+        answer
+            .with("ETag", tag)
+            .with("Last-Modified", "Sat, 28 Nov 2026 10:00:00 GMT")
     }
 }
 
@@ -115,13 +117,24 @@ impl Faults {
         let hash = blake3::hash(format!("{} {what} {attempt}", self.seed).as_bytes());
         let at = usize::from(u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]));
         let fault = *self.kinds.get(at * 20 / 65536)?;
-        *self.occurred.lock().expect("no thread panicked").entry(fault).or_default() += 1;
+        *self
+            .occurred
+            .lock()
+            .expect("no thread panicked")
+            .entry(fault)
+            .or_default() += 1;
         Some(fault)
     }
 
     /// The most requests for one range of one file.
     pub fn most_attempts(&self) -> u32 {
-        self.attempts.lock().expect("no thread panicked").values().copied().max().unwrap_or(0)
+        self.attempts
+            .lock()
+            .expect("no thread panicked")
+            .values()
+            .copied()
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -172,10 +185,15 @@ fn read(stream: &TcpStream) -> Option<Request> {
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let length = headers
+        .get("content-length")
+        .and_then(|length| length.parse().ok())
+        .unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     Some(Request {
@@ -200,7 +218,11 @@ fn send(mut stream: TcpStream, answer: &Answer, fault: Option<Fault>) -> std::io
         Some(Fault::ShorterLength) => (half, half),
         _ => (body.len(), body.len()),
     };
-    let headers: String = answer.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers: String = answer
+        .headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     write!(
         stream,
         "HTTP/1.1 {} X\r\nContent-Length: {stated}\r\nConnection: close\r\n{headers}\r\n",
@@ -216,6 +238,9 @@ fn send(mut stream: TcpStream, answer: &Answer, fault: Option<Fault>) -> std::io
 /// Bytes that look random, the same for the same name.
 pub fn noise(name: &str, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut bytes);
+    blake3::Hasher::new()
+        .update(name.as_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
     bytes
 }

@@ -55,7 +55,11 @@ fn files_come_complete_through_faults() {
     let faults = Faults::new(14, KINDS);
     let server = Server::start(Some(faults.clone()), |request| {
         let name = request.target.trim_start_matches('/');
-        Answer::of_file(&noise(name, 1000 + name.len() * 10_000), &format!("\"{name}\""), request)
+        Answer::of_file(
+            &noise(name, 1000 + name.len() * 10_000),
+            &format!("\"{name}\""),
+            request,
+        )
     });
     let place = Place::new();
     let names: Vec<String> = (0..60).map(|number| format!("de-{number:03}.jsonl")).collect();
@@ -77,7 +81,9 @@ fn a_shorter_length_is_found_by_the_pin() {
         _ => Answer::new(200, "01234"),
     });
     let place = Place::new();
-    let fetched = place.fetch(&format!("{}/true/x", server.address), None).expect("fetched");
+    let fetched = place
+        .fetch(&format!("{}/true/x", server.address), None)
+        .expect("fetched");
     let pin = Pin {
         from: String::new(),
         reference: format!("{}/short/x", server.address),
@@ -85,7 +91,9 @@ fn a_shorter_length_is_found_by_the_pin() {
         content: fetched.content,
         files: vec!["x".to_owned()],
     };
-    let error = place.fetch(&format!("{}/short/x", server.address), Some(&pin)).expect_err("short");
+    let error = place
+        .fetch(&format!("{}/short/x", server.address), Some(&pin))
+        .expect_err("short");
     assert!(matches!(error, FetchError::Changed { .. }), "{error}");
 }
 
@@ -102,7 +110,11 @@ fn an_interrupted_download_continues_in_the_next_process() {
                 answer.body.truncate(1000);
                 return answer.with("X", "cut").with("Content-Length", "100000");
             }
-            let (bytes, tag) = if is_same { (served.clone(), "\"1\"") } else { (noise("other", 90_000), "\"2\"") };
+            let (bytes, tag) = if is_same {
+                (served.clone(), "\"1\"")
+            } else {
+                (noise("other", 90_000), "\"2\"")
+            };
             Answer::of_file(&bytes, tag, request)
         });
         let place = Place::new();
@@ -115,14 +127,20 @@ fn an_interrupted_download_continues_in_the_next_process() {
         let requests = server.requests();
         let last = requests.last().expect("a request");
         assert!(last.contains("bytes="), "{requests:?}");
-        assert_eq!(std::fs::read_dir(place.root.join("downloads")).expect("listed").count(), 0, "nothing is left");
+        assert_eq!(
+            std::fs::read_dir(place.root.join("downloads")).expect("listed").count(),
+            0,
+            "nothing is left"
+        );
     }
 }
 
 #[test]
 fn a_file_that_is_not_there_is_an_error_with_its_address() {
     let server = Server::start(None, |_| Answer::new(404, "no such file"));
-    let error = Place::new().fetch(&format!("{}/x", server.address), None).expect_err("missing");
+    let error = Place::new()
+        .fetch(&format!("{}/x", server.address), None)
+        .expect_err("missing");
     let error = crate::errors::chain(&error);
     assert!(error.contains("status 404") && error.contains("/x"), "{error}");
     assert_eq!(server.requests().len(), 1);
