@@ -427,6 +427,11 @@ fn gc_keeps_no_reference_to_a_deleted_result_of_a_class() {
     assert_eq!(read("2").map(|record| record.key), Some(key("old")));
 }
 
+/// What pins a source whose only file is `text` with this text.
+fn manifest(text: &str) -> String {
+    source_content([("text", text.len() as u64, *blake3::hash(text.as_bytes()).as_bytes())]).to_hex()
+}
+
 /// The publication of a source whose pin has this content.
 fn source(pinned: &str) -> Publication<'static> {
     let fields = BTreeMap::from([("content".to_owned(), pinned.to_owned())]);
@@ -434,6 +439,7 @@ fn source(pinned: &str) -> Publication<'static> {
     Publication {
         preimage: Preimage {
             kind,
+            version: NodeKind::Source.version(),
             fields,
             ..Preimage::default()
         },
@@ -445,20 +451,19 @@ fn source(pinned: &str) -> Publication<'static> {
 fn a_source_that_changes_while_it_is_copied_is_not_published() {
     let folder = Folder::new();
     let store = folder.store();
-    let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
     let error = store
-        .publish(source(&hash("old")), made(&store, "new").path())
+        .publish(source(&manifest("old")), made(&store, "new").path())
         .expect_err("it changed");
     let StoreError::SourceChanged { node, pinned, copied } = error else {
         unreachable!("{error}")
     };
     assert_eq!(
         (node.as_str(), pinned, copied),
-        ("source/corpus", hash("old"), hash("new"))
+        ("source/corpus", manifest("old"), manifest("new"))
     );
     assert!(store.record(id("source")).expect("readable").is_none());
     store
-        .publish(source(&hash("new")), made(&store, "new").path())
+        .publish(source(&manifest("new")), made(&store, "new").path())
         .expect("published");
     assert!(folder.problems().is_empty());
 }
@@ -469,7 +474,7 @@ fn the_record_of_a_source_is_bound_to_its_pin() {
     let store = folder.store();
     let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
     store
-        .publish(source(&hash("old")), made(&store, "old").path())
+        .publish(source(&manifest("old")), made(&store, "old").path())
         .expect("published");
     // Everything in the record is changed alike, but not the pin in its key's pre-image.
     let other = publish(&store, "other", "new", "new");

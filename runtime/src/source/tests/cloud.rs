@@ -35,7 +35,7 @@ fn fetch_from(
         panic!("not objects");
     };
     let objects: Objects = objects;
-    cloud::fetch(&objects, &settings, pinned, context, ProgressReporter::none())
+    crate::source::cloud::fetch(&objects, &settings, pinned, context, ProgressReporter::none())
 }
 
 fn temporary() -> (tempfile::TempDir, Utf8PathBuf) {
