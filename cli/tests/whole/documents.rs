@@ -82,11 +82,18 @@ fn documents_arrive_as_they_are() {
     let lines = jsonl().into_bytes();
     let whole = |text: &str| text.as_bytes().to_vec();
     let wide: Vec<u8> = "\u{feff}one line of text\nanother one, with ä\n"
-        .repeat(1)
         .encode_utf16()
         .flat_map(u16::to_le_bytes)
         .collect();
-    let list = serde_json::to_string_pretty(&TEXTS.map(|text| json!({ "text": text })).repeat(6)).expect("JSON");
+    let list = serde_json::to_string_pretty(
+        &TEXTS
+            .iter()
+            .cycle()
+            .take(24)
+            .map(|text| json!({ "text": text }))
+            .collect::<Vec<_>>(),
+    );
+    let list = list.expect("JSON");
     let mut table = "text,n\n".to_owned();
     for (at, text) in TEXTS.iter().cycle().take(24).enumerate() {
         table += &format!("\"{}\",{at}\n", text.replace('"', "\"\""));

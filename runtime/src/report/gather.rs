@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aurora_compiler::fields::TrainFields;
-use aurora_compiler::graph::{Graph, NodeId, NodeKind, NodeOrigin, Role};
+use aurora_compiler::graph::{Graph, NodeId, NodeKind, Role};
 
 use super::content::{CurvePoint, EvalReport, LineageNode, MixtureUsage, ReportContent, StageReport, Uncertainty};
 use super::examples;

@@ -5,6 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::content::{CurvePoint, EvalReport, ReportContent, StageReport};
 use super::plots::{Line, Plot, PlotError, draw, short};
 use super::{examples, lineage, tables};
+use crate::data_counts::by_reason;
 use crate::statistics::Interval;
 
 const STYLE: &str = "

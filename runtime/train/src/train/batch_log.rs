@@ -12,7 +12,8 @@ pub struct BatchLog {
     file: Option<std::fs::File>,
 }
 
-/// A sample as it was read from the token files of its component.
+/// A sample as it was read from the token files of its component. Without the log nothing reads it.
+#[cfg_attr(not(any(test, feature = "batch-log")), allow(dead_code))]
 pub struct LoggedSample<'a> {
     pub node: &'a str,
     /// Counted from 1.
