@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use arrow_array::builder::{Int64Builder, StringBuilder};
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use std::sync::Arc;
 
 use super::*;
