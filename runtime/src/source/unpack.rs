@@ -72,8 +72,7 @@ impl Compression {
             Self::Xz => "xz",
             Self::Bzip2 => "bzip2",
         };
-        // The library takes this for zstd without frames; no tool writes such a file. An error here comes again when it
-        // is read.
+        // No tool writes such a file. An error here comes again when it is read.
         let is_empty = reader.fill_buf().is_ok_and(<[u8]>::is_empty);
         let reader: Box<dyn Read + 'a> = match self {
             _ if is_empty => Box::new(Nothing),

@@ -8,8 +8,8 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 
+use arrow_array::LargeStringArray;
 use arrow_array::builder::LargeStringBuilder;
-use arrow_array::{Array, LargeStringArray};
 use arrow_schema::{DataType, Field, Schema};
 use camino::Utf8Path;
 

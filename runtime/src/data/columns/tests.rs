@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use arrow_array::builder::{Int64Builder, StringBuilder};
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use std::sync::Arc;
 
 use super::*;
@@ -304,6 +304,7 @@ fn rows_that_a_file_only_states_are_errors() {
     assert_eq!(read_bytes("x.parquet", &bytes, &id).expect("read").0[0].len(), 100);
     // `num_rows` of the file and of the row group, and `num_values` of the column, are 100: 0xc8 0x01 as a varint.
     let footer = bytes.len() - 8 - u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().expect("four")) as usize;
+    let mut fewer = bytes.clone();
     let mut stated = 0;
     for at in footer..bytes.len() - 9 {
         if bytes[at..at + 2] == [0xc8, 0x01] {
@@ -311,10 +312,14 @@ fn rows_that_a_file_only_states_are_errors() {
             more[at + 1] = 0x7f;
             let read = read_bytes("x.parquet", &more, &id);
             assert!(read.is_err() || read.is_ok_and(|(columns, _)| columns[0].len() == 100));
+            fewer[at] = 0xc6;
             stated += 1;
         }
     }
     assert!(stated >= 2);
+    // 99 everywhere, so that only the page has the last row.
+    let error = read_bytes("x.parquet", &fewer, &id).expect_err("a row would be lost");
+    assert!(chain(&error).contains("more values"), "{}", chain(&error));
 }
 
 #[test]
@@ -385,4 +390,110 @@ fn a_stream_becomes_a_file() {
     let rows = read_parquet::<ColumnsError>(file, "x", &text, &mut |_| Ok(())).expect("read");
     assert_eq!(rows, 13);
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+}
+
+/// A page header with these fields, and the page.
+fn page(kind: i64, unpacked: i64, packed: &[u8], stated: i64, fields: &[u8]) -> Vec<u8> {
+    let number = |value: i64| {
+        let mut zigzag = (value << 1 ^ value >> 63).cast_unsigned();
+        let mut bytes = Vec::new();
+        while zigzag >= 0x80 {
+            bytes.push(zigzag as u8 | 0x80);
+            zigzag >>= 7;
+        }
+        bytes.push(zigzag as u8);
+        bytes
+    };
+    let mut bytes = Vec::new();
+    for value in [kind, unpacked, stated] {
+        bytes.push(0x15);
+        bytes.extend(number(value));
+    }
+    bytes.extend(fields);
+    bytes.push(0);
+    bytes.extend(packed);
+    bytes
+}
+
+/// The first page of a required column of strings that consists of these bytes.
+fn first_page(bytes: &[u8], packing: ::parquet::basic::Compression) -> Result<(), String> {
+    use ::parquet::column::page::PageReader;
+    let schema = ::parquet::schema::parser::parse_message_type("message m { required binary text (STRING); }");
+    let schema = ::parquet::schema::types::SchemaDescriptor::new(Arc::new(schema.expect("a schema")));
+    let column = ::parquet::file::metadata::ColumnChunkMetaData::builder(schema.column(0))
+        .set_compression(packing)
+        .set_data_page_offset(0)
+        .set_total_compressed_size(bytes.len() as i64)
+        .build()
+        .expect("a column");
+    let mut pages = pages::CheckedPages::new(&Arc::new(file(bytes)), &column, 1).expect("a column");
+    pages.get_next_page().map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn pages_that_state_too_much_are_refused() {
+    use ::parquet::basic::{Compression, GzipLevel};
+    // `data_page_header`: 1 value, encodings PLAIN, RLE, RLE; `dictionary_page_header`: the number of values, PLAIN.
+    let data = |encoding: u8| [0x2c, 0x15, 2, 0x15, encoding * 2, 0x15, 6, 0x15, 6, 0];
+    let dictionary = |values: &[u8]| [&[0x4c, 0x15][..], values, &[0x15, 0, 0]].concat();
+    let text = [4, 0, 0, 0, b't', b'e', b'x', b't'];
+    let plain = Compression::UNCOMPRESSED;
+    let gzip = Compression::GZIP(GzipLevel::default());
+    assert_eq!(first_page(&page(0, 8, &text, 8, &data(0)), plain), Ok(()));
+    assert_eq!(first_page(&page(2, 8, &text, 8, &dictionary(&[2])), plain), Ok(()));
+    // Three lengths of which the page has the first: in DELTA_LENGTH_BYTE_ARRAY, and as prefixes in DELTA_BYTE_ARRAY.
+    let lengths = |count: u8| [&[128, 1, 4, count, 0][..], &[0; 16]].concat();
+    // More than deflate is harmless for, and it states 1000 bytes.
+    let mut state = 1u64;
+    let noise = std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 56) as u8
+    });
+    let noise: Vec<u8> = noise.take(3 << 19).collect();
+    let mut packed = Vec::new();
+    flate2::read::GzEncoder::new(&noise[..], flate2::Compression::fast())
+        .read_to_end(&mut packed)
+        .expect("in memory");
+    let large = "needs more than 1 GiB of memory";
+    for (bytes, packing, cause) in [
+        (page(0, (1 << 30) + 1, &text, 8, &data(0)), Compression::SNAPPY, large),
+        (page(0, 8, &text, (1 << 30) + 1, &data(0)), plain, large),
+        (page(0, -1, &text, 8, &data(0)), plain, "a negative length"),
+        (page(0, 8, &text, -1, &data(0)), plain, "a negative length"),
+        // 2^20 and 2^31 - 1 values in 8 bytes.
+        (
+            page(2, 8, &text, 8, &dictionary(&[0x80, 0x80, 0x80, 1])),
+            plain,
+            "more values than it has bytes",
+        ),
+        (
+            page(2, 8, &text, 8, &dictionary(&[0xfe, 0xff, 0xff, 0xff, 0x0f])),
+            plain,
+            large,
+        ),
+        (page(0, 8, &text, 8, &data(8)), plain, "uses a dictionary"),
+        (
+            page(0, 21, &lengths(3), 21, &data(6)),
+            plain,
+            "more lengths than it has values",
+        ),
+        (
+            page(0, 21, &lengths(3), 21, &data(7)),
+            plain,
+            "more lengths than it has values",
+        ),
+        (
+            page(0, 1000, &packed, packed.len() as i64, &data(0)),
+            gzip,
+            "unpacks to more than it states",
+        ),
+        (vec![0xff; 100], plain, "no valid header"),
+    ] {
+        let error = first_page(&bytes, packing).expect_err(cause);
+        assert!(error.contains(cause), "{cause}: {error}");
+    }
+    let whole = page(0, noise.len() as i64, &packed, packed.len() as i64, &data(0));
+    assert_eq!(first_page(&whole, gzip), Ok(()));
 }
