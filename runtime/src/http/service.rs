@@ -171,9 +171,9 @@ fn said(bytes: &[u8], headers: &[(String, String)], address: &str) -> String {
         if !matches!(name.as_str(), "authorization" | "x-amz-security-token") && !name.contains("token") {
             continue;
         }
-        let parts = value
-            .split([',', ' ', '='])
-            .filter(|part| part.len() >= SHORTEST_SECRET);
+        // `AWS4-HMAC-SHA256 Credential=…, Signature=…`: the values, not their names.
+        let parts = value.split([',', ' ']).filter_map(|part| Some(part.split_once('=')?.1));
+        let parts = parts.filter(|part| part.len() >= SHORTEST_SECRET);
         for secret in std::iter::once(value.as_str()).chain(parts) {
             text = text.replace(secret, "***");
         }

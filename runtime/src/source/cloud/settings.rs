@@ -125,8 +125,10 @@ pub(super) fn is_cut(error: &Error) -> bool {
 
 /// How to fix a request that a store refuses.
 pub(super) fn remedy(cloud: Cloud, error: &Error) -> &'static str {
+    // The status of a list that is refused is in the text only.
+    let is_missing = matches!(error, Error::NotFound { .. }) || error.to_string().contains("status code: 404");
     match (error, cloud) {
-        (Error::NotFound { .. }, _) => "check the name of the bucket and the path",
+        _ if is_missing => "check the name of the bucket and the path",
         (Error::Precondition { .. }, _) => "the object has changed while it was fetched; run the command again",
         (_, Cloud::S3) => {
             "the credentials are those of the AWS tools: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials; \

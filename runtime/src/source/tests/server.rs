@@ -223,9 +223,16 @@ fn send(mut stream: TcpStream, answer: &Answer, fault: Option<Fault>) -> std::io
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
+    // An answer may state a length of its own.
+    let own = answer.headers.iter().any(|(name, _)| name == "Content-Length");
+    let length = if own {
+        String::new()
+    } else {
+        format!("Content-Length: {stated}\r\n")
+    };
     write!(
         stream,
-        "HTTP/1.1 {} X\r\nContent-Length: {stated}\r\nConnection: close\r\n{headers}\r\n",
+        "HTTP/1.1 {} X\r\n{length}Connection: close\r\n{headers}\r\n",
         answer.status
     )?;
     stream.write_all(&body[..sent])?;
