@@ -181,7 +181,6 @@ mod tests {
             ("pt-br", "pt-BR"),
             ("iw", "he"),
             ("sr-latn-rs", "sr-Latn-RS"),
-            ("en_us", "en-US"),
             ("yue", "yue"),
             ("qaa", "qaa"),
             ("code", "code"),

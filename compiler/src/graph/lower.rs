@@ -412,30 +412,13 @@ impl<'a> Lowering<'a> {
             task: view.task,
             model: model.fields,
         };
-        let is_prefixed = self.has_prefixed_items(&view.data);
-        let versioned = |mut node: Node| {
-            if is_prefixed {
-                node.version = node.kind().version_of_prefixed_items();
-            }
-            node
-        };
         let (Some(judge), NodeOrigin::Eval { eval, .. }) = (view.judge, &origin) else {
-            return (versioned(Node::new(origin, Work::Eval(fields), values)), inputs);
+            return (Node::new(origin, Work::Eval(fields), values), inputs);
         };
         let eval = eval.clone();
         let answers = Node::new(NodeOrigin::Answers { eval, at }, Work::Answers(fields), values);
-        let answers = self.graph.add(versioned(answers), inputs);
-        let (judge, inputs) = self.judge(origin, judge, answers, items);
-        (versioned(judge), inputs)
-    }
-
-    /// Whether the names of an eval's items begin with their source or archive.
-    fn has_prefixed_items(&self, sources: &[BlockId]) -> bool {
-        let archives = |source: &BlockId| {
-            let files = self.pins.get(&source.name).map_or(&[][..], |pin| &pin.files);
-            files.iter().filter(|name| is_archive(name)).count()
-        };
-        sources.len() > 1 || sources.iter().any(|source| archives(source) > 1)
+        let answers = self.graph.add(answers, inputs);
+        self.judge(origin, judge, answers, items)
     }
 
     fn judge(

@@ -128,26 +128,17 @@ impl NodeKind {
             // 2: the filter counts what it keeps of each input, tokens have an index of their documents, the order's file has
             // the size of each component by name.
             Self::Filter | Self::Tokens | Self::Order => 2,
-            // 2: perplexity records each document's score; gates and the report state the noise.
-            Self::Expect | Self::Report => 2,
+            // 2: documents stay as they are, every row is counted, and members may be compressed in more ways.
+            Self::Extract => 2,
+            // 2: perplexity records each document's score; gates and the report state the noise. 3: the report counts every row.
+            Self::Expect | Self::Report => 3,
             // 3: a document's last window reads earlier tokens again. 4: the choices of an item reuse one pass over its prompt.
-            Self::Eval => 4,
-            // 2: a decoding step uses the matrix products for few rows.
-            Self::Answers => 2,
-            _ => 1,
-        }
-    }
-
-    /// Version of an eval whose items come from several sources or archives.
-    ///
-    /// The names of these items begin with their source and archive, so that items of one path are distinct. Evals with
-    /// one source and at most one archive are not affected and keep their version.
-    pub fn version_of_prefixed_items(self) -> u32 {
-        match self {
+            // 5: tables have no comments, and JSON files may be lists.
             Self::Eval => 5,
+            // 2: a decoding step uses the matrix products for few rows. 3: as 5 of evals.
             Self::Answers => 3,
             Self::Judge => 2,
-            other => other.version(),
+            _ => 1,
         }
     }
 }
