@@ -252,7 +252,7 @@ const TAG: &str = "\"0123456789abcdef\"";
 /// The three stores with one object of 200,000 bytes, without signatures.
 fn any_store(request: &Request, bytes: &[u8]) -> Answer {
     let path = request.target.split('?').next().unwrap_or_default();
-    if path.ends_with("a.jsonl") {
+    if path.ends_with("jsonl") {
         return Answer::of_file(bytes, TAG, request);
     }
     let (length, time) = (bytes.len(), "Sat, 28 Nov 2026 10:00:00 GMT");
