@@ -57,7 +57,7 @@ Examples:  aurora data at specs/demo.aur --stage cap --step 120
     ///
     /// They are computed from the data order, for all steps of the stages, also for those that have not run.
     #[command(after_help = "\
-Examples:  aurora data where specs/demo.aur --document english.txt#17
+Examples:  aurora data where specs/demo.aur --document english.txt:17
            aurora data where lockfiles/demo.lock --source sympy --stage cap --json")]
     Where {
         #[command(flatten)]

@@ -397,7 +397,6 @@ fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins:
                 .into_iter()
                 .map(|(name, path)| InputFile::new(name, path))
                 .collect(),
-            skipped: 0,
             bytes: pin.bytes,
             content: pin.content.clone(),
             skipped: 0,

@@ -197,7 +197,7 @@ fn invalid_parameters_of_the_first_request_are_answered() {
     std::io::Write::write_all(&mut input, message.as_bytes()).expect("sent");
     // The editor keeps its side open: it waits for the answer.
     let mut output = server.stdout.take().expect("its output");
-    let mut answer = [0; 60];
+    let mut answer = [0; 100];
     std::io::Read::read_exact(&mut output, &mut answer).expect("an answer");
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.contains(r#""error":{"code":-32602"#), "{answer}");

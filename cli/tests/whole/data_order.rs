@@ -136,7 +136,10 @@ fn run(project: &Project, until: Option<(usize, &str)>, more: &[&str]) -> (Optio
     if let Some((lines, how)) = until {
         let logged = || std::fs::read(&log).map_or(0, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count());
         eventually(|| logged() >= lines || child.try_wait().expect("a child").is_some());
-        signal(child.id(), how);
+        // It may have ended by itself.
+        if child.try_wait().expect("a child").is_none() {
+            signal(child.id(), how);
+        }
     }
     let status = child.wait().expect("the run ends");
     (status.code(), std::fs::read_to_string(errors).expect("text"))

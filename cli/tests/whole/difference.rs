@@ -51,7 +51,7 @@ const PAIRS: &[Pair] = &[
     pair(&[("  held_out = 10%\n}\ncorpus py", "  held_out = 5%\n}\ncorpus py")], &["corpus.fi.held_out"], &["filter/fi"]),
     pair(&[("text(english, by_line = true)", "text(english, by_line = false)")], &["corpus.en.from.0.by_line"], &["extract/en/english"]),
     pair(&[("text(finnish, by_line = true)", "text(finnish)")], &["corpus.fi.from.0.by_line"], &["extract/fi/finnish"]),
-    pair(&[("language = code", "language = other")], &["corpus.py.language", "corpus.py.minimum", "corpus.py.unit"], &["filter/py"]),
+    pair(&[("language = code", "language = other")], &["corpus.py.language"], &[]),
     // Tokens.
     pair(&[("vocabulary = 512", "vocabulary = 600"), ("vocabulary   = 512", "vocabulary   = 600")], &["tokenizer.bpe.kind.vocabulary", "model.tiny.vocabulary"], &["tokenizer/bpe", "weights/tiny", "cap@*", "cat@*", "eval/*"]),
     pair(&[("corpora = [en, fi, py]", "corpora = [en, fi]")], &["tokenizer.bpe.corpora"], &["tokenizer/bpe"]),

@@ -264,7 +264,7 @@ fn steps_are_checked_and_resolved() {
     );
     let shown = project.aurora(&["show", "specs/small.aur", "--resolved"]);
     shown.exits(0);
-    shown.prints("prepare = [paragraphs(), minimum(12 characters), language()]");
+    shown.prints("= [paragraphs(), minimum(12 characters), language()]");
     let keys = project.keys();
     project.edit(
         "unit     = paragraph\n  minimum  = 12 characters\n  language_filter = true",

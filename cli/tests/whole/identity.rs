@@ -164,6 +164,10 @@ fn undoing_an_edit_needs_no_work() {
 #[test]
 fn unchanged_results_stop_a_change() {
     let project = Project::new();
+    project.edit(
+        "[text(english, by_line = true)]",
+        "[text(english, by_line = true)]\n  prepare  = [minimum(20 characters)]",
+    );
     project.run();
     // A sentence too short to be kept: another source and other documents, but the same filtered corpus.
     let text = project.read("data/program.py");

@@ -99,7 +99,7 @@ fn judged_evals_run_and_repeat() {
     for part in [
         "precision 1.00, recall 1.00",
         "id=\"examples-red\"",
-        "data/prompts.csv:2",
+        "prompts.csv:2",
         "passed",
     ] {
         assert!(page.contains(part), "{part}");

@@ -107,7 +107,7 @@ const SOURCE: BlockSchema = BlockSchema {
             },
             "The most rows of an extraction that may be malformed; with more, and with more than 10, it fails.",
         )
-        .or("0.1%")
+        .or_unset("0.1%")
         .placement(),
         field("licence", TEXT, "The licence of the files.")
             .or_unset("not stated")

@@ -717,6 +717,7 @@ pub(super) const COMPONENT: CallSchema = CallSchema {
 pub(super) const ALL: &[&[CallSchema]] = &[
     NUMERICS,
     EXTRACTIONS,
+    STEPS_OF_TEXT,
     TOKENIZERS,
     WEIGHTS,
     LEARNING_RATES,

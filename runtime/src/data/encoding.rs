@@ -145,6 +145,9 @@ pub fn unmarked(first_bytes: &[u8]) -> Option<Encoding> {
     /// Bytes that are looked at, and the fewest that can show it.
     const SEEN: usize = 512;
     const LEAST: usize = 8;
+    if MARKS.iter().any(|(mark, _)| first_bytes.starts_with(mark)) {
+        return None;
+    }
     let units: Vec<&[u8]> = first_bytes[..first_bytes.len().min(SEEN)].chunks_exact(2).collect();
     let zeros = |at: usize| units.iter().filter(|unit| unit[at] == 0).count();
     let (high, low) = (zeros(1), zeros(0));

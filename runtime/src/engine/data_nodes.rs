@@ -47,7 +47,9 @@ impl Run<'_> {
             });
             return Ok(());
         }
-        if self.results.node(id).kind() != NodeKind::Source && self.reuse(id, outcome)? {
+        // The report shows the keys of all nodes: it is another page if they are others, whatever their results are.
+        let may_reuse = !matches!(self.results.node(id).kind(), NodeKind::Source | NodeKind::Report);
+        if may_reuse && self.reuse(id, outcome)? {
             return Ok(());
         }
         let node = self.results.node(id);

@@ -309,6 +309,12 @@ fn flock(path: &Utf8Path, sharing: Sharing) -> Result<Option<File>, StoreError> 
         .truncate(false)
         .custom_flags(libc::O_NONBLOCK);
     let file = options.open(path).map_err(failed("lock", path))?;
+    if !file.metadata().map_err(failed("lock", path))?.is_file() {
+        return Err(failed("lock", path)(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        )));
+    }
     let locked = match sharing {
         Sharing::Shared => file.try_lock_shared(),
         Sharing::Exclusive => file.try_lock(),

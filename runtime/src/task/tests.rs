@@ -326,14 +326,14 @@ fn items_are_read_from_tables_and_lines() {
         std::fs::write(&path, text).expect("written");
         ItemFile::from(&InputFile::from(path.as_path()))
     };
-    let table = "# a comment\nprompt,category\n\"one, two\",k\nthree,\"l\nm\"\n";
+    let table = "prompt,category\n\"one, two\",k\nthree,\"l\nm\"\n";
     let files = [put("a.csv", table), put("b.txt", "first\n\nsecond\n")];
     let patterns = ["*.csv".to_owned(), "*.txt".to_owned()];
     let found = read(&files, &patterns).expect("items");
     let scores: Vec<String> = found.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let expected = [
-        r#"a.csv:3 {"category":"k","prompt":"one, two"}"#,
-        r#"a.csv:4 {"category":"l\nm","prompt":"three"}"#,
+        r#"a.csv:2 {"category":"k","prompt":"one, two"}"#,
+        r#"a.csv:3 {"category":"l\nm","prompt":"three"}"#,
         r#"b.txt:1 {"prompt":"first"}"#,
         r#"b.txt:3 {"prompt":"second"}"#,
     ];

@@ -180,9 +180,8 @@ fn dropped(results: &Results<'_>, node: NodeId, reason: &str) -> Result<Vec<Foun
         } else {
             format!("there is {}", known.join(", "))
         };
-        return Err(Failure::error(format!("no document was dropped as `{reason}`"))
-            .help(known)
-            .help("rows that became no document are counted by `aurora data stats`, with their lines"));
+        let rows = "`aurora data stats` counts rows that became no document, with their lines";
+        return Err(Failure::error(format!("no document was dropped as `{reason}`")).help(format!("{known}; {rows}")));
     }
     Ok(found)
 }

@@ -77,7 +77,8 @@ impl Checker<'_> {
                     .help("remove it"),
             );
         }
-        if let Some(last) = steps.last().filter(|last| last.word() == Some("paragraphs")) {
+        let last = steps.last().filter(|last| last.word() == Some("paragraphs"));
+        if let Some(last) = last.filter(|_| untouched.is_none()) {
             self.error(
                 Diagnostic::new(Code::NO_EFFECT, "no step after `paragraphs` works on paragraphs")
                     .label(place(last), "has no effect")

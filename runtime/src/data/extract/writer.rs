@@ -407,6 +407,17 @@ impl<'a> DocumentWriter<'a> {
                 });
             }
         }
+        // The lines of a list: few of them, so that no limit would report them.
+        let is_lines = matches!(self.reader, Reader::Rows(Some(RowFormat::Jsonl), _));
+        let is_list = |entry: &&Entry| {
+            entry.found == Some("a JSON array") && entry.counts.dropped.contains_key(Skip::Malformed.name())
+        };
+        if let Some(entry) = self.members.iter().filter(|_| is_lines).find(is_list) {
+            return Err(ExtractError::Format {
+                member: entry.key.0.clone(),
+                cause: "its lines are not JSON objects; it looks like a JSON array; write `json(…)`".to_owned(),
+            });
+        }
         let (malformed, rows) = (self.report.malformed(), self.report.rows);
         let most = u128::from(rows) * u128::from(self.limits.malformed_ppm) / 1_000_000;
         let first = |why: Skip| {
