@@ -45,6 +45,13 @@ pub struct RootArgument {
     pub folder: Utf8PathBuf,
 }
 
+impl RootArgument {
+    /// The name and its folder.
+    pub fn bound(self) -> (String, Utf8PathBuf) {
+        (self.name, self.folder)
+    }
+}
+
 impl std::str::FromStr for RootArgument {
     type Err = String;
 

@@ -18,9 +18,9 @@ use crate::store::{Scratch, Store, StoreError};
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     #[error("cannot read source `{name}`")]
-    Local { name: String, source: FetchError },
+    Local { name: String, source: Box<FetchError> },
     #[error("cannot fetch source `{name}`")]
-    Fetch { name: String, source: FetchError },
+    Fetch { name: String, source: Box<FetchError> },
     #[error("sources are not pinned: {}", names.join(", "))]
     NotPinned { names: Vec<String> },
     #[error("there is no source `{name}`")]
@@ -138,7 +138,7 @@ fn local_noting(
     own.map(|(name, from)| {
         let wrap = |source| PinError::Local {
             name: name.clone(),
-            source,
+            source: Box::new(source),
         };
         // A local file is read in place: nothing is written to the folders that a fetch would use.
         let context = SourceContext {
@@ -285,7 +285,7 @@ impl Pinning<'_> {
         let scratch = self.store.scratch()?;
         let wrap = |source| PinError::Fetch {
             name: name.to_string(),
-            source,
+            source: Box::new(source),
         };
         let mut reference = parse(from).map_err(wrap)?;
         if newest && let SourceAddress::Package(package) = &mut reference {

@@ -28,7 +28,7 @@ mod trust;
 mod verify;
 mod why;
 
-use crate::arguments::{Arguments, Command, Export, Git, Import};
+use crate::arguments::{Arguments, Command, Export, Git, Import, RootArgument};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 
@@ -36,11 +36,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let context = Context {
         json: arguments.json,
         store: arguments.store,
-        roots: arguments
-            .root
-            .into_iter()
-            .map(|bound| (bound.name, bound.folder))
-            .collect(),
+        roots: arguments.root.into_iter().map(RootArgument::bound).collect(),
     };
     match arguments.command {
         Command::Check {

@@ -121,7 +121,7 @@ impl ForkedProcess {
     ///
     /// # Errors
     /// It cannot be waited for: a parent of this process has made the kernel discard how its children end.
-    fn end(&self) -> io::Result<EndStatus> {
+    fn end(&self) -> Result<EndStatus, SandboxError> {
         let pid = self.pid.as_raw_nonzero().get();
         // Both fail only if there is nothing left to end.
         let _ = kill_process(self.pid, Signal::KILL);
@@ -135,7 +135,8 @@ impl ForkedProcess {
             while libc::wait4(pid, &mut wait, libc::__WALL, &mut used) < 0 {
                 let error = io::Error::last_os_error();
                 if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
+                    let what = "wait for the program (is SIGCHLD ignored?)";
+                    return Err(SandboxError::SetUp { what, source: error });
                 }
             }
             used
@@ -239,10 +240,7 @@ pub fn watch(
             .map_err(SandboxError::set_up("watch the program"))
     };
     let watched = watched();
-    let status = process.end().map_err(|source| SandboxError::SetUp {
-        what: "wait for the program (is SIGCHLD ignored?)",
-        source,
-    });
+    let status = process.end();
     let (cause, status) = (watched?, status?);
     let seconds = start.elapsed().as_secs_f64();
     // The process has ended, so its report is complete; a program has none.

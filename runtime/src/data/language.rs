@@ -47,7 +47,7 @@ impl Detector {
         })
     }
 
-    /// Whether a text is in the language, as far as can be told: a text without letters is not.
+    /// Whether a text looks like the language; a text without letters does not.
     pub fn accepts(&self, text: &str) -> bool {
         match self.0 {
             Rules::Own(language) => looks_like(language, text),

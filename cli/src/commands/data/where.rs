@@ -132,7 +132,10 @@ impl Search<'_> {
             self.example = corpus.id(0).map_err(damaged)?;
         }
         let numbers = corpus.find(id).map_err(damaged)?;
-        Ok(numbers.into_iter().map(|number| vec![number..number + 1]).collect())
+        Ok(numbers
+            .into_iter()
+            .map(|number| Vec::from_iter([number].map(|one| one..one + 1)))
+            .collect())
     }
 
     fn located(

@@ -95,7 +95,7 @@ fn batch_in_sequences(block: &mut Block) {
     }
 }
 
-/// The steps that `unit`, `minimum` and `language_filter` stand for, and the minimum of a script.
+/// The steps that `unit`, `minimum` and `language_filter` are short forms of, and the minimum of a script.
 fn corpus(block: &mut Block, failed: impl Fn(&str) -> bool) {
     let short = ["unit", "minimum", "language_filter"];
     if !block.fields.contains_key("prepare") && !short.iter().chain(&["prepare"]).any(|name| failed(name)) {

@@ -88,7 +88,7 @@ impl RowFormat {
     }
 }
 
-/// How the documents of a member are told apart.
+/// What distinguishes the documents of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Numbering {
     /// There is one.

@@ -184,7 +184,7 @@ proptest! {
                 let (a, b) = (a.index(length as usize + 1) as u64, b.index(length as usize + 1) as u64);
                 a.min(b)..a.max(b)
             };
-            let samples: Vec<Range<u64>> = cuts.iter().map(cut).chain([0..length / 9]).collect();
+            let samples: Vec<Range<u64>> = cuts.iter().map(cut).chain(std::iter::once(0..length / 9)).collect();
             let is_wanted = |at: Sample| at.component == component && samples.iter().any(|range| range.contains(&at.index));
             let listed = small.listed(is_wanted);
             let mut steps: Vec<u64> = listed.iter().map(|at| at.step).collect();
