@@ -68,7 +68,7 @@ pub fn web_name(address: &str) -> Option<String> {
         .split_once("://")
         .map_or(address, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    let name = decoded(path.rsplit('/').next()?)?;
+    let name = percent_decoded(path.rsplit('/').next()?)?;
     let is_name = !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '\0']);
     is_name.then_some(name)
 }
@@ -130,7 +130,8 @@ fn credentials(host: &str, query: &str) -> Option<Wrong> {
     )))
 }
 
-fn decoded(text: &str) -> Option<String> {
+/// A text with its `%XX` decoded; `None` if a `%` has no two digits after it, or the bytes are not UTF-8.
+pub fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

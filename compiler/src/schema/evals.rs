@@ -104,8 +104,8 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 of: &Type::Text(TextKind::Pattern),
                 least: 1,
             },
-            "Patterns of the files with the items: the lines of `.jsonl` and `.txt` (where a line is the member `prompt`) and the \
-             rows of `.csv`, each also as `.gz`.",
+            "Patterns of the files with the items: the lines of `.jsonl` and `.txt` (where a line is the member `prompt`), the objects \
+             of `.json` and the rows of `.csv` and `.tsv`, each also compressed.",
         )
         .or_derived("`[\"**/*.jsonl\"]`; `[\"**/*.jsonl*\"]` for `pass_at_k`")
         .ignored("an error with `perplexity`"),

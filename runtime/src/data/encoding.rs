@@ -211,7 +211,7 @@ pub struct TextReader<R> {
     /// `None` for UTF-8.
     decoder: Option<Decoder>,
     output: Vec<u8>,
-    /// The range of `output` that has not been read.
+    /// The unread part of `output`.
     unread: std::ops::Range<usize>,
     /// UTF-8 bytes that were decoded.
     decoded: u64,

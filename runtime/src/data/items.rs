@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::records::{Cut, Records};
 use super::table::Table;
+use crate::source::unpack::Compression;
 use crate::strict_json;
 
 /// The line of an invalid item, and the cause.
@@ -14,10 +15,7 @@ pub type InvalidItem = (u64, String);
 /// `.json` is a list of objects or has one after the other, every other file has one JSON object per line. Blank lines are
 /// no items.
 pub fn parse(name: &str, text: &str) -> Vec<Result<(u64, Value), InvalidItem>> {
-    let name = ["gz", "zst", "zstd", "xz", "bz2"]
-        .iter()
-        .find_map(|packed| name.strip_suffix(packed)?.strip_suffix('.'))
-        .unwrap_or(name);
+    let (_, name) = Compression::of(name);
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match name.rsplit_once('.').map(|(_, extension)| extension) {
         Some("csv") => rows(text, None),

@@ -399,7 +399,7 @@ impl RepositoryFetch<'_> {
             bytes: limit,
             ..self.context.limits.copied().unwrap_or(Limits::for_file(limit))
         };
-        // A token is for a server that nobody can listen to on the way.
+        // A token is only sent over an encrypted connection, or to this machine.
         let is_safe = ServerAddress::parse(&self.hub.endpoint).is_ok_and(|server| server.keeps_secrets());
         let token = self.hub.token.as_ref().filter(|_| is_safe);
         // Several files come at once: the meter counts their bytes.

@@ -67,7 +67,7 @@ impl Partial {
             fs::copy(&self.path, to).map_err(writing)?;
             fs::remove_file(&self.path).map_err(FileError::writing(&self.path))?;
         }
-        // Removed while it is held: nobody else can have it then.
+        // Removed while the lock is held, so that no other process uses it.
         if let Some((_held, lock)) = &self.lock {
             fs::remove_file(lock).map_err(FileError::writing(lock))?;
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aurora_compiler::file_source;
-use aurora_compiler::location::{is_safe_path, object_parts, web_error};
+use aurora_compiler::location::{is_safe_path, object_parts, percent_decoded, web_error};
 
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,10 +238,10 @@ fn parse_package(rest: &str) -> Result<SourceAddress, Invalid> {
         Some(at) => (&path[..at], Some(&path[at + 1..])),
         None => (path, None),
     };
-    let name = percent_decode(name).ok_or_else(|| Invalid::from("a `%` is not followed by two hexadecimal digits"))?;
+    let name = percent_decoded(name).ok_or_else(|| Invalid::from("a `%` is not followed by two hexadecimal digits"))?;
     let version = version
         .map(|version| {
-            percent_decode(version).ok_or_else(|| Invalid::from("a `%` is not followed by two hexadecimal digits"))
+            percent_decoded(version).ok_or_else(|| Invalid::from("a `%` is not followed by two hexadecimal digits"))
         })
         .transpose()?;
     let mut suite = None;
@@ -297,22 +297,6 @@ fn parse_package(rest: &str) -> Result<SourceAddress, Invalid> {
 fn word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || ".+-_".contains(c))
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).ok()
 }
 
 impl fmt::Display for SourceAddress {

@@ -11,7 +11,7 @@
 //! With `flock`, the operating system decides and a claim only says who holds the lock. Some file systems of clusters do not
 //! have flock, or have it on each host for itself. With `file`, the claims decide: a process creates its own (`O_EXCL`), then
 //! lists the others, and withdraws if there is one that excludes it. Of two processes at least one sees the other. A claim is
-//! stale if its process has ended on this host, or, where its process cannot be looked for, if it has not been refreshed for
+//! stale if its process has ended on this host, or, where it cannot be checked whether its process runs, if it has not been refreshed for
 //! `LEASE`; all times are those of the file system, so clocks may differ. Because names are unique, everybody may delete a stale claim.
 //!
 //! The two methods do not exclude each other, so a claim of the other method is an error.
@@ -387,7 +387,7 @@ impl Claim {
     fn is_stale(&self, now: SystemTime) -> bool {
         match self.holder.as_ref().and_then(Holder::is_running) {
             Some(running) => !running,
-            // Only the lease of a process that cannot be looked for decides: a suspended process keeps its lock.
+            // The lease decides only where nothing is known about the process: a suspended one keeps its lock.
             None => {
                 let age = now.duration_since(self.refreshed).unwrap_or_default();
                 self.method == Method::File && age > LEASE

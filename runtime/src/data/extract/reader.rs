@@ -9,7 +9,7 @@ use aurora_compiler::fields::{ExtractFields, Format, TextUnit};
 
 use super::counts::Skip;
 use super::rows::{self, Header, Row};
-use super::select::{Dropped, Made, Selection};
+use super::select::{Dropped, Selection};
 use super::{ExtractError, html, json, mo, roff};
 use crate::data::columns::Rows;
 use crate::data::encoding::{self, Encoding};
@@ -21,7 +21,7 @@ use crate::source::archive::InputFile;
 #[derive(Default)]
 pub(super) struct Extracted {
     pub texts: Vec<String>,
-    /// The member is no document.
+    /// Why the member has no document, and the cause.
     pub dropped: Option<(Skip, String)>,
     pub left_out: Vec<(Skip, u64)>,
 }
@@ -97,6 +97,20 @@ pub(super) enum Numbering {
     Line,
     /// By its number.
     Number,
+    /// By its number in the JSON value that begins on this line.
+    Within(u64),
+}
+
+impl Numbering {
+    /// Where a row is in the file at `path`; a document without an identifier of its own has this one.
+    pub fn place(self, path: &str, at: u64) -> String {
+        match self {
+            Self::Whole => path.to_owned(),
+            Self::Line => format!("{path}:{at}"),
+            Self::Number => format!("{path}#{at}"),
+            Self::Within(line) => format!("{path}:{line}#{at}"),
+        }
+    }
 }
 
 /// What the threads work on.
@@ -107,7 +121,7 @@ pub(super) enum Piece {
     Prompt(Record),
     Json(Record),
     /// A JSON file that is not a list: strings at any depth.
-    JsonStrings(Vec<u8>),
+    JsonStrings(Record),
     Row(Arc<Header>, Record),
     Columns(Rows),
 }
@@ -115,8 +129,12 @@ pub(super) enum Piece {
 impl Piece {
     pub fn bytes(&self) -> usize {
         64 + match self {
-            Self::Whole(bytes) | Self::JsonStrings(bytes) => bytes.len(),
-            Self::Line(record) | Self::Prompt(record) | Self::Json(record) | Self::Row(_, record) => record.bytes.len(),
+            Self::Whole(bytes) => bytes.len(),
+            Self::Line(record)
+            | Self::Prompt(record)
+            | Self::Json(record)
+            | Self::JsonStrings(record)
+            | Self::Row(_, record) => record.bytes.len(),
             Self::Columns(rows) => rows
                 .columns
                 .iter()
@@ -158,9 +176,12 @@ impl Reader {
             (Piece::Row(header, record), Some(selection)) => {
                 one(rows::of_table(record.line, &record.bytes, &header, selection))
             }
-            (Piece::JsonStrings(bytes), Some(selection)) => {
+            (Piece::JsonStrings(record), Some(selection)) => {
                 let field = selection.only_member().unwrap_or_default();
-                Done::rows(rows::of_json_strings(bytes, field), Numbering::Number)
+                Done::rows(
+                    rows::of_json_strings(record.bytes, field),
+                    Numbering::Within(record.line),
+                )
             }
             (Piece::Columns(columns), Some(selection)) => {
                 Done::rows(rows::of_columns(&columns, selection), Numbering::Number)
@@ -179,7 +200,7 @@ impl Reader {
             Self::Html(_) => encoding::of_html(&bytes, declared),
             _ => encoding::sniff(&bytes, declared),
         };
-        let (text, replaced) = match sniffed {
+        let (text, mut replaced) = match sniffed {
             Ok((encoding, mark)) => encoding::decode(bytes, encoding, mark),
             Err(error) => {
                 let extracted = Extracted::dropped(Skip::Malformed, error.to_string());
@@ -190,7 +211,10 @@ impl Reader {
             Self::Html(pages) => pages.read(member, &text),
             Self::Roff => Extracted::one(roff::read(&text)),
             Self::JsonStrings => match json::strings(&text, None) {
-                Ok((found, _)) => Extracted::one(found.join("\n")),
+                Ok((found, surrogates)) => {
+                    replaced += surrogates;
+                    Extracted::one(found.join("\n"))
+                }
                 Err(cause) => Extracted::dropped(Skip::Malformed, cause),
             },
             _ => Extracted::one(text),
@@ -200,26 +224,13 @@ impl Reader {
 }
 
 fn rebuilt(extracted: Extracted, replaced: u64, numbering: Numbering) -> Done {
-    let row = |at, made| Row {
-        at,
-        made,
-        replaced: if at == 1 { replaced } else { 0 },
-    };
     let rows = match extracted.dropped {
-        Some((why, cause)) => vec![row(1, Err(Dropped::new(why, cause)))],
-        None => (1..)
-            .zip(extracted.texts)
-            .map(|(at, text)| {
-                let made = match text.is_empty() {
-                    true => Err(Dropped::new(Skip::Empty, "")),
-                    false => Ok(Made {
-                        text,
-                        ..Made::default()
-                    }),
-                };
-                row(at, made)
-            })
-            .collect(),
+        Some((why, cause)) => vec![Row {
+            at: 1,
+            made: Err(Dropped::new(why, cause)),
+            replaced,
+        }],
+        None => rows::of_texts(extracted.texts, replaced),
     };
     Done {
         rows,

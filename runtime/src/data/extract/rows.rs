@@ -62,6 +62,22 @@ pub(super) fn of_json(at: u64, bytes: Vec<u8>, selection: &Selection) -> Row {
     Row { at, made, replaced }
 }
 
+/// Texts of one piece, numbered from 1; what was replaced in the piece is counted for the first.
+pub(super) fn of_texts(texts: Vec<String>, replaced: u64) -> Vec<Row> {
+    let row = |(at, text): (u64, String)| Row {
+        at,
+        made: match text.is_empty() {
+            true => Err(Dropped::new(Skip::Empty, "")),
+            false => Ok(Made {
+                text,
+                ..Made::default()
+            }),
+        },
+        replaced: if at == 1 { replaced } else { 0 },
+    };
+    (1..).zip(texts).map(row).collect()
+}
+
 /// Every string under a member of a JSON file, at any depth; each is a row, numbered from 1.
 pub(super) fn of_json_strings(bytes: Vec<u8>, field: &str) -> Vec<Row> {
     let (text, replaced) = decode_utf8(bytes);
@@ -72,19 +88,7 @@ pub(super) fn of_json_strings(bytes: Vec<u8>, field: &str) -> Vec<Row> {
             let cause = format!("no `{field}` at any depth; there is {}", json::members(&text));
             vec![row(1, Err(Dropped::new(Skip::MissingField, cause)), replaced)]
         }
-        Ok((found, surrogates)) => (1..)
-            .zip(found)
-            .map(|(at, text)| {
-                let made = match text.is_empty() {
-                    true => Err(Dropped::new(Skip::Empty, "")),
-                    false => Ok(Made {
-                        text,
-                        ..Made::default()
-                    }),
-                };
-                row(at, made, if at == 1 { replaced + surrogates } else { 0 })
-            })
-            .collect(),
+        Ok((found, surrogates)) => of_texts(found, replaced + surrogates),
     }
 }
 

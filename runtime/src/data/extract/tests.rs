@@ -265,12 +265,27 @@ fn json_files_are_lists_or_objects() {
     assert_eq!(
         pairs(&documents),
         [
-            ("d.json#1", "m"),
-            ("d.json#2", "x"),
-            ("d.json#3", "y"),
-            ("d.json#4", "z")
+            ("d.json:1#1", "m"),
+            ("d.json:1#2", "x"),
+            ("d.json:1#3", "y"),
+            ("d.json:1#4", "z")
         ]
     );
+    // Objects one after the other: every document has its own identifier.
+    let lines = input(
+        &path,
+        "l.json",
+        b"{\"text\": \"a\"}\n{\"text\": \"b\", \"o\": {\"text\": \"c\"}}\n",
+    );
+    let (documents, _) = run(&json("{text}"), &[lines], None).expect("extracted");
+    assert_eq!(
+        pairs(&documents),
+        [("l.json:1#1", "a"), ("l.json:2#1", "c"), ("l.json:2#2", "b")]
+    );
+    let half = input(&path, "h.json", br#"{"a": "x\ud83d", "b": "y"}"#);
+    let (documents, report) = run(&fields(&[], Format::JsonStrings), &[half], None).expect("extracted");
+    assert_eq!(pairs(&documents), [("h.json", "x\u{fffd}\ny")]);
+    assert_eq!(report.invalid.expect("half a pair").replaced, 1);
     let (documents, _) = run(&fields(&[], Format::JsonStrings), &[file], None).expect("extracted");
     assert_eq!(pairs(&documents), [("d.json", "m\nx\ny\nz\nw")]);
 }
@@ -328,6 +343,13 @@ fn what_cannot_be_read_is_named() {
     assert_eq!(nothing, "no document is in `n.jsonl`: 1 empty (n.jsonl:1)");
     let packed = error(&text, "z.jsonl", &gzip(b"{\"text\": \"a\"}\n"));
     assert!(packed.contains("looks like gzip"), "{packed}");
+    let mut declared = fields(&[], Format::Text { by: TextUnit::File });
+    declared.encoding = Some("windows-1252".to_owned());
+    let marked = error(&declared, "m.txt", b"\xef\xbb\xbfa");
+    assert!(
+        marked.starts_with("`m.txt`: the text begins with the byte-order mark of UTF-8"),
+        "{marked}"
+    );
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
     let pointer = error(&text, "p.jsonl", pointer);
     assert!(

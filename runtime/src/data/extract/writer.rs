@@ -3,7 +3,6 @@
 //! In: members, one after the other. Out: `documents.jsonl` in the order of the members' paths, and `report.json`. Memory: one
 //! batch of pieces, and one entry per member. Not here: what a piece means (`reader`).
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use camino::Utf8Path;
 use rayon::prelude::*;
 
 use super::counts::{ExtractReport, FileCounts, Skip};
-use super::reader::{Done, Numbering, Piece, Reader, RowFormat};
+use super::reader::{Done, Piece, Reader, RowFormat};
 use super::rows::Header;
 use super::select::{Dropped, Selection, listed};
 use super::{BATCH, ExtractError, ExtractLimits, FEW, MEMBER_LIMIT};
@@ -27,6 +26,9 @@ use crate::errors::FileError;
 use crate::progress::{ProgressReporter, ProgressUnit};
 use crate::regular;
 use crate::source::archive::{self, InputFile, read_whole};
+
+/// Bytes of a file that show what it is.
+const BEGINNING: usize = 4096;
 
 /// A member's documents in the temporary file.
 struct Entry {
@@ -99,12 +101,23 @@ impl<'a> DocumentWriter<'a> {
         };
         let number = self.members.len();
         let mut bytes = BufReader::with_capacity(1 << 16, bytes);
-        let first = bytes.fill_buf().map_err(ExtractError::Read)?;
-        let found = detect(&first[..first.len().min(4096)], path);
+        let mut first = Vec::with_capacity(BEGINNING);
+        let read = (&mut bytes).take(BEGINNING as u64).read_to_end(&mut first);
+        read.map_err(ExtractError::Read)?;
+        let found = detect(&first, path);
         let unmarked = match self.reader {
             Reader::Mo => None,
-            _ => self.declared.is_none().then(|| encoding::unmarked(first)).flatten(),
+            _ => self.declared.is_none().then(|| encoding::unmarked(&first)).flatten(),
         };
+        let encoding = self.declared.or(unmarked);
+        if !matches!(self.reader, Reader::Mo) {
+            let sniffed = encoding::sniff(&first, encoding);
+            sniffed.map_err(|error| ExtractError::Format {
+                member: path.to_owned(),
+                cause: error.to_string(),
+            })?;
+        }
+        let mut bytes = first.as_slice().chain(bytes);
         self.members.push(Entry {
             path: id.len() - path.len(),
             counts: FileCounts {
@@ -117,7 +130,7 @@ impl<'a> DocumentWriter<'a> {
             end: self.spooled,
             missing: None,
             found,
-            encoding: self.declared.or(unmarked),
+            encoding,
         });
         match self.reader {
             Reader::Html(_) | Reader::Roff | Reader::Mo | Reader::JsonStrings | Reader::Text(TextUnit::File) => {
@@ -214,7 +227,7 @@ impl<'a> DocumentWriter<'a> {
             self.invalid(number, &record, &mut records);
             let at_any_depth = !records.is_in_list() && selection.only_member().is_some_and(|name| !name.contains('.'));
             let piece = match at_any_depth {
-                true => Piece::JsonStrings(record.bytes),
+                true => Piece::JsonStrings(record),
                 false => Piece::Json(record),
             };
             self.add(number, piece)?;
@@ -346,11 +359,7 @@ impl<'a> DocumentWriter<'a> {
             *self.report.left_out.entry(why.name().to_owned()).or_default() += times;
         }
         let path = &entry.key.0;
-        let place = |at| match done.numbering {
-            Numbering::Whole => Cow::Borrowed(path.as_str()),
-            Numbering::Line => Cow::Owned(format!("{path}:{at}")),
-            Numbering::Number => Cow::Owned(format!("{path}#{at}")),
-        };
+        let place = |at| done.numbering.place(path, at);
         let mut lines = lines.into_iter();
         for row in done.rows {
             if row.replaced > 0 {
@@ -490,11 +499,7 @@ fn lines(path: &str, done: &mut Done) -> Vec<Line> {
         .filter_map(|row| Some((row.at, row.made.as_mut().ok()?)));
     made.map(|(at, made)| {
         let made = std::mem::take(made);
-        let id = made.id.unwrap_or_else(|| match numbering {
-            Numbering::Whole => path.to_owned(),
-            Numbering::Line => format!("{path}:{at}"),
-            Numbering::Number => format!("{path}#{at}"),
-        });
+        let id = made.id.unwrap_or_else(|| numbering.place(path, at));
         let text = made.text.len() as u64;
         let document = Document {
             id,
