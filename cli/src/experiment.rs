@@ -54,7 +54,7 @@ impl Experiment {
                 .help("name a spec, a lock, or a run that `aurora status` lists")
         })?;
         let kept = project.store.join("runs").join(&facts.id).join(record::LOCK);
-        // The lock of a run that is still going on is the one it started from.
+        // Until a run ends, its lock is the one it started from.
         let path = match &facts.lock {
             _ if kept.exists() => kept,
             Some(lock) => project.root.join(lock),
