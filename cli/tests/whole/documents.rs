@@ -308,3 +308,20 @@ fn steps_are_checked_and_resolved() {
         "no step after `paragraphs`",
     );
 }
+
+#[test]
+fn a_source_states_how_many_rows_may_be_malformed() {
+    let lines = jsonl() + &"not JSON\n".repeat(12);
+    let project = project(&[("en", "x.jsonl", "jsonl(SOURCE)", lines.into_bytes())]);
+    let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
+    done.exits(4);
+    done.prints("12 of 36 rows are malformed, and at most 0.1% may be: x.jsonl:25: expected ident, column 2");
+    let keys = project.keys();
+    project.edit("\"file:data/x.jsonl\" }", "\"file:data/x.jsonl\"  malformed = 33.3% }");
+    project
+        .aurora(&["run", "specs/small.aur", "--progress", "none"])
+        .exits(4);
+    project.edit("33.3%", "33.4%");
+    assert_eq!(project.keys(), keys, "a limit changes no result");
+    project.run().prints("24 of 36 rows are documents; 12 malformed");
+}

@@ -205,13 +205,18 @@ impl Fetcher<'_> {
         }
         wanted.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         // Consoles mark folders with empty objects.
-        let is_marker = |at: usize, wanted: &[Wanted]| {
-            let folder = format!("{}/", wanted[at].name);
-            wanted[at].object.size == 0 && wanted.iter().skip(at).any(|other| other.name.starts_with(&folder))
+        let is_marker = |one: &Wanted| {
+            let folder = format!("{}/", one.name);
+            let first_below = wanted.partition_point(|other| other.name < folder);
+            one.object.size == 0
+                && wanted
+                    .get(first_below)
+                    .is_some_and(|other| other.name.starts_with(&folder))
         };
-        let markers: Vec<bool> = (0..wanted.len()).map(|at| is_marker(at, &wanted)).collect();
-        let mut markers = markers.into_iter();
+        let mut markers = wanted.iter().map(is_marker).collect::<Vec<bool>>().into_iter();
+        let all = wanted.len();
         wanted.retain(|_| !markers.next().unwrap_or(false));
+        skipped += (all - wanted.len()) as u64;
         Ok((wanted, skipped))
     }
 
